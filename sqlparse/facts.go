@@ -1,0 +1,162 @@
+package sqlparse
+
+// Facts is what one statement's text says, whatever its constants are. Facts
+// are shared between executions and must not be changed.
+type Facts struct {
+	Kind Kind
+
+	// Tables holds every relation the statement names, at any depth and once
+	// per mention. References to CTEs and functions in FROM are not relations.
+	Tables []Table
+	// Target is the index in Tables of the relation an INSERT, UPDATE, DELETE,
+	// MERGE or COPY is aimed at, else -1. Only the statement's own target: a
+	// data-modifying CTE marks its table by Table.Target.
+	Target int
+
+	// Conditions are equalities that every row of their table which the
+	// statement reads or writes must fulfil.
+	Conditions []Condition
+	// Joins are equalities between columns of two relations that hold for
+	// every row taken from them, correlated subqueries included.
+	Joins []ColumnPair
+
+	Assigned      []string  // columns SET by UPDATE, ON CONFLICT DO UPDATE or MERGE's UPDATE, of the target
+	InsertColumns []string  // nil: all columns in the table's order
+	InsertRows    [][]Value // the VALUES rows; nil for SELECT or DEFAULT VALUES
+	InsertSelect  bool      // INSERT ... SELECT (or VALUES with a shape that InsertRows cannot tell)
+	DefaultValues bool      // INSERT ... DEFAULT VALUES
+	OnConflict    bool
+	Returning     bool
+
+	// Functions are the functions called anywhere, as written after folding.
+	// Special expression forms (COALESCE, CURRENT_DATE, EXTRACT, ...) are not
+	// among them, unless the grammar turns them into calls in pg_catalog.
+	Functions []Function
+
+	Locking bool // FOR UPDATE ... FOR KEY SHARE anywhere
+	// Writes: INSERT, UPDATE, DELETE or MERGE anywhere (also in a CTE), SELECT
+	// INTO, CREATE TABLE AS, COPY FROM. Other utility statements are known by
+	// Kind.
+	Writes bool
+
+	// Shapes, anywhere in the statement, that matter when rows of several
+	// nodes would have to be combined.
+	Subquery     bool // a subquery in an expression or in FROM
+	CTE          bool
+	Join         bool // several relations in one FROM, UPDATE ... FROM, DELETE ... USING
+	SetOperation bool
+	GroupBy      bool
+	Having       bool
+	Distinct     bool
+	OrderBy      bool // ORDER BY of a query (not of an aggregate's arguments)
+	Limit        bool // LIMIT, OFFSET or FETCH FIRST
+	Window       bool // OVER (...) or WINDOW
+
+	Params  int  // highest $n
+	Returns bool // rows come back
+
+	Transaction *TransactionControl // for the transaction control kinds
+	Setting     *Setting            // for Set, SetConstraints, Show, Reset
+
+	// Prepared is the name for Prepare, Execute, Deallocate ("" with All), and
+	// the cursor's for DeclareCursor, Fetch, Move, CloseCursor ("" with All).
+	// For Listen, Notify and Unlisten it is the channel.
+	Prepared    string
+	All         bool       // DEALLOCATE ALL, CLOSE ALL, UNLISTEN *
+	Inner       *Statement // of Prepare, DeclareCursor, Explain, CREATE TABLE AS
+	ExecuteArgs []Value
+	Hold        bool // DECLARE ... WITH HOLD
+	// Direction and Count of FETCH and MOVE: "forward", "backward",
+	// "absolute", "relative"; FETCH ALL has Count FetchAll.
+	Direction string
+	Count     int64
+	Analyze   bool // EXPLAIN ANALYZE: Inner is really run
+
+	Copy *Copy
+
+	// Object is, for DDL, the object's kind as the command tag says it: "TABLE"
+	// of CREATE TABLE, "" where it is not known.
+	Object       string
+	Concurrently bool // CREATE/DROP/REINDEX INDEX CONCURRENTLY
+	Temp         bool // creates or names a temporary object
+	Unlogged     bool
+}
+
+// FetchAll is the Count of FETCH ALL.
+const FetchAll = int64(^uint64(0) >> 1)
+
+// Table is one mention of a relation.
+type Table struct {
+	Schema string // "" when not given
+	Name   string
+	Alias  string // "" for none
+	Target bool   // written to by this statement, also in a CTE
+}
+
+// Function is a function by the name it is called by.
+type Function struct{ Schema, Name string }
+
+// Condition says: for every row of the table that the statement reads or
+// writes, Column equals one of Values (or, with Value.Array, an element of
+// that array).
+type Condition struct {
+	Table int // index into Facts.Tables, or -1 when Candidates tells
+	// Candidates are the tables an unqualified column may belong to. It may
+	// also belong to something else in scope (a subquery's output), so a
+	// caller who finds no candidate with that column knows nothing.
+	Candidates []int
+	Column     string
+	Values     []Value
+}
+
+// ColumnPair says: the two columns are equal in every row. As with Condition,
+// a table of -1 means that the candidates tell.
+type ColumnPair struct {
+	LeftTable, RightTable           int
+	LeftColumn, RightColumn         string
+	LeftCandidates, RightCandidates []int
+}
+
+// TransactionControl describes BEGIN, COMMIT, SAVEPOINT and their kin, and the
+// modes of SET TRANSACTION and SET SESSION CHARACTERISTICS.
+type TransactionControl struct {
+	Isolation  string // "read uncommitted", "read committed", "repeatable read", "serializable" or ""
+	ReadOnly   *bool
+	Deferrable *bool
+	Chain      bool   // AND CHAIN
+	Savepoint  string // of SAVEPOINT, RELEASE, ROLLBACK TO
+	GID        string // of PREPARE TRANSACTION and its kin
+	Snapshot   string // SET TRANSACTION SNAPSHOT
+	// Start: START TRANSACTION, not BEGIN (the command tags differ).
+	Start bool
+}
+
+// Setting describes SET, RESET and SHOW.
+type Setting struct {
+	Name  string // folded; SET TIME ZONE is "timezone"
+	Local bool
+	Value []string // the arguments, one string each
+	// ValueText is the text after = or TO, as it stands in the statement.
+	ValueText string
+	Default   bool // SET ... TO DEFAULT
+	All       bool // RESET ALL, SHOW ALL
+	Current   bool // FROM CURRENT
+	// Transaction: SET TRANSACTION; Characteristics: SET SESSION
+	// CHARACTERISTICS AS TRANSACTION. The modes are in Facts.Transaction.
+	Transaction     bool
+	Characteristics bool
+	Deferred        bool     // SET CONSTRAINTS ... DEFERRED
+	Constraints     []string // SET CONSTRAINTS a, b; nil with All
+}
+
+// Copy describes COPY.
+type Copy struct {
+	From    bool // COPY ... FROM
+	Stdio   bool // FROM STDIN, TO STDOUT
+	Program bool
+	File    string
+	Columns []string          // nil: all
+	Options map[string]string // folded names; "true" for an option without a value
+	Query   *Statement        // COPY (query) TO
+	Where   bool
+}
