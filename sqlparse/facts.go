@@ -135,7 +135,8 @@ type TransactionControl struct {
 type Setting struct {
 	Name  string // folded; SET TIME ZONE is "timezone"
 	Local bool
-	Value []string // the arguments, one string each
+	// Value are the arguments; a word without quotes is a string constant too.
+	Value []Value
 	// ValueText is the text after = or TO, as it stands in the statement.
 	ValueText string
 	Default   bool // SET ... TO DEFAULT
