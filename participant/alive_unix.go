@@ -1,0 +1,34 @@
+//go:build unix
+
+package participant
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+)
+
+// alive looks, without waiting, whether an idle connection has been closed by
+// the server or has been sent something (a FATAL on shutdown): either way it is
+// not fit for use.
+func alive(nc net.Conn) bool {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	quiet := false
+	err = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, errno := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = errno == syscall.EAGAIN || errno == syscall.EWOULDBLOCK
+		return true
+	})
+	return err == nil && quiet
+}

@@ -1,0 +1,246 @@
+package participant
+
+// Life of an UPDATE, step 12: COMMIT PREPARED.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// What a node can say to COMMIT PREPARED or ROLLBACK PREPARED other than that
+// it is done.
+var (
+	// ErrGIDUnknown: nothing is prepared under the gid (42704). It may have been
+	// finished by somebody else, never have been prepared, or have been lost by
+	// a failover: the branch record tells, not this.
+	ErrGIDUnknown = errors.New("no prepared transaction with this gid")
+	// ErrBusy: another session is finishing it, or it is in a standby wait
+	// (55000). To be retried.
+	ErrBusy = errors.New("the prepared transaction is busy")
+	// ErrUnconfirmed: done locally, but with a warning (a cancelled standby
+	// wait): not to be counted as finished without another look.
+	ErrUnconfirmed = errors.New("finished with a warning")
+)
+
+// SendCommitPrepared sends COMMIT PREPARED, alone in its message as Postgres
+// demands, on the connection that prepared.
+func (b *Branch) SendCommitPrepared(gid GID) error { return b.sendFinish("COMMIT PREPARED", gid) }
+
+// SendRollbackPrepared sends ROLLBACK PREPARED.
+func (b *Branch) SendRollbackPrepared(gid GID) error { return b.sendFinish("ROLLBACK PREPARED", gid) }
+
+func (b *Branch) sendFinish(verb string, gid GID) error {
+	b.begin()
+	b.conn.append(&pgproto3.Query{String: verb + " '" + gid.String() + "'"})
+	return b.conn.Send()
+}
+
+// ReceiveFinish reads the answer to SendCommitPrepared (commit) or
+// SendRollbackPrepared. nil means done, first-hand.
+func (b *Branch) ReceiveFinish(commit bool, deadline time.Time) error {
+	b.conn.SetDeadline(deadline)
+	defer b.conn.SetDeadline(time.Time{})
+	a, err := b.conn.collect()
+	if err != nil {
+		return err
+	}
+	return judgeFinish(a, commit)
+}
+
+func judgeFinish(a answer, commit bool) error {
+	tag := tagRollbackPrepared
+	if commit {
+		tag = tagCommitPrepared
+	}
+	switch {
+	case a.err != nil && a.err.Code == "42704":
+		return ErrGIDUnknown
+	case a.err != nil && a.err.Code == "55000":
+		return ErrBusy
+	case a.err != nil:
+		return a.err
+	case a.lastTag() != tag:
+		return fmt.Errorf("%s was answered %q", tag, a.lastTag())
+	case len(a.warnings) > 0:
+		return fmt.Errorf("%w: %s", ErrUnconfirmed, a.warnings[0].notice.Message)
+	}
+	return nil
+}
+
+// PreparedBranch is one prepared transaction found on a node.
+type PreparedBranch struct {
+	GID
+	Prepared time.Time // by the node's clock, for people
+	Age      time.Duration
+	Owner    string
+}
+
+// adminConn is the node's connection for recovery and for looks, apart from
+// the branches' pool so that a full one never delays recovery.
+type adminConn struct {
+	mu   sync.Mutex
+	conn *Conn
+}
+
+func (a *adminConn) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn != nil {
+		a.conn.Abandon(errors.New("closed"))
+		a.conn = nil
+	}
+}
+
+// adminExchange runs one statement of ours on the node's own connection,
+// bounded by ctx. A refused statement is a *pgconn.PgError, as an error.
+func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
+	n.admin.mu.Lock()
+	defer n.admin.mu.Unlock()
+	if n.admin.conn != nil && !alive(n.admin.conn.nc) {
+		n.admin.conn.Abandon(errors.New("closed by the server"))
+	}
+	if n.admin.conn == nil || !n.admin.conn.Whole() {
+		c, err := n.connect(ctx)
+		if err != nil {
+			return answer{}, err
+		}
+		// A look must never wait behind somebody's lock, and what it reads must
+		// not depend on the role's settings.
+		if a, err := c.exchange("SET lock_timeout='2s';SET statement_timeout='10s';SET synchronous_commit=on;" +
+			"SET client_min_messages=warning;SET default_transaction_isolation='read committed';SET application_name='pgpact recovery'"); err != nil {
+			return answer{}, err
+		} else if a.err != nil {
+			return answer{}, a.err
+		}
+		n.admin.conn = c
+	}
+	c := n.admin.conn
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(n.cfg.ConnectTimeout)
+	}
+	c.SetDeadline(deadline)
+	a, err := c.exchange(sql)
+	if err != nil {
+		return a, err
+	}
+	c.SetDeadline(time.Time{})
+	return a, nil
+}
+
+// query is adminExchange for a statement that returns rows; a refusal is the
+// error.
+func (n *Node) query(ctx context.Context, sql string) ([][]string, error) {
+	a, err := n.adminExchange(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.rows, nil
+}
+
+// Query runs one statement of ours that returns rows (as text, null as "") on
+// the node's own connection. It is for catalogs and checks, not for clients.
+func (n *Node) Query(ctx context.Context, sql string) ([][]string, error) { return n.query(ctx, sql) }
+
+// ListPrepared lists the prepared transactions of our cluster that belong to
+// this node, oldest first. Others' are not even looked at (invariant I7).
+func (n *Node) ListPrepared(ctx context.Context) ([]PreparedBranch, error) {
+	rows, err := n.query(ctx, "SELECT gid, (extract(epoch from prepared)*1000000)::bigint::text,"+
+		" (extract(epoch from pg_catalog.clock_timestamp()-prepared)*1000000)::bigint::text, owner"+
+		" FROM pg_catalog.pg_prepared_xacts WHERE database=pg_catalog.current_database()"+
+		" AND pg_catalog.left(gid,7)="+QuoteLiteral(gidPrefix)+" ORDER BY prepared")
+	if err != nil {
+		return nil, err
+	}
+	var found []PreparedBranch
+	for _, row := range rows {
+		gid, ok := ParseGID(row[0])
+		if !ok || gid.Cluster != n.cfg.ClusterID || gid.Node != n.cfg.Name {
+			continue
+		}
+		var prepared, age int64
+		if _, err := fmt.Sscan(row[1]+" "+row[2], &prepared, &age); err != nil {
+			return nil, fmt.Errorf("pg_prepared_xacts: %w", err)
+		}
+		found = append(found, PreparedBranch{GID: gid, Prepared: time.UnixMicro(prepared), Age: time.Duration(age) * time.Microsecond, Owner: row[3]})
+	}
+	return found, nil
+}
+
+// BranchRecords tells which of ids have a visible branch record here, that is,
+// which have committed here (invariant I8). A failed read is "cannot know".
+func (n *Node) BranchRecords(ctx context.Context, ids []ID) (map[ID]bool, error) {
+	found := map[ID]bool{}
+	if len(ids) == 0 {
+		return found, nil
+	}
+	rows, err := n.query(ctx, "SELECT epoch::text||'/'||sequence::text FROM pgpact.branches WHERE (epoch,sequence) IN ("+idList(ids)+")")
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		id, err := ParseID(row[0])
+		if err != nil {
+			return nil, err
+		}
+		found[id] = true
+	}
+	return found, nil
+}
+
+// DeleteBranchRecords forgets the records of ids (invariant I6 is the
+// caller's: only of finished transactions past their retention).
+func (n *Node) DeleteBranchRecords(ctx context.Context, ids []ID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	a, err := n.adminExchange(ctx, "DELETE FROM pgpact.branches WHERE (epoch,sequence) IN ("+idList(ids)+")")
+	if err != nil {
+		return err
+	}
+	if a.err != nil {
+		return a.err
+	}
+	if len(a.warnings) > 0 {
+		return fmt.Errorf("%w: %s", ErrUnconfirmed, a.warnings[0].notice.Message)
+	}
+	return nil
+}
+
+// idList spells ids as SQL rows: numbers only.
+func idList(ids []ID) string {
+	list := make([]byte, 0, 48*len(ids))
+	for i, id := range ids {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = fmt.Appendf(list, "(%d,%d)", id.Epoch, id.Sequence)
+	}
+	return string(list)
+}
+
+// CommitPrepared commits a prepared branch on the node's own connection.
+func (n *Node) CommitPrepared(ctx context.Context, gid GID) error { return n.finish(ctx, gid, true) }
+
+// RollbackPrepared rolls a prepared branch back on the node's own connection.
+func (n *Node) RollbackPrepared(ctx context.Context, gid GID) error { return n.finish(ctx, gid, false) }
+
+func (n *Node) finish(ctx context.Context, gid GID, commit bool) error {
+	verb := "ROLLBACK PREPARED '"
+	if commit {
+		verb = "COMMIT PREPARED '"
+	}
+	a, err := n.adminExchange(ctx, verb+gid.String()+"'")
+	if err != nil {
+		return err
+	}
+	return judgeFinish(a, commit)
+}

@@ -1,0 +1,200 @@
+package participant
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// cancelGrace is how long an answer is waited for after a cancel was sent at
+// the deadline.
+const cancelGrace = time.Second
+
+// Tags of the statements whose completion is a fact of the protocol. Anything
+// else in their place is not.
+const (
+	tagPrepare          = "PREPARE TRANSACTION"
+	tagCommit           = "COMMIT"
+	tagCommitPrepared   = "COMMIT PREPARED"
+	tagRollbackPrepared = "ROLLBACK PREPARED"
+)
+
+// Vote is a node's answer to PREPARE TRANSACTION.
+type Vote struct {
+	// Yes: the branch is prepared, durably, and will commit if asked to.
+	Yes bool
+	// Prepared: the branch is or may be prepared although the vote is not yes
+	// (a cancelled standby wait): an abort must be told to the node.
+	Prepared bool
+	// Err is why the vote is no: the node's own error, or what was wrong with
+	// its answer.
+	Err error
+	// Notices are for the client: what its own deferred triggers said.
+	Notices []*pgconn.PgError
+}
+
+// SendPrepare sends everything of phase one in one simple message. Order and
+// content are all there for a reason:
+//
+//   - SET CONSTRAINTS ALL IMMEDIATE makes deferred triggers run now, so that
+//     their warnings are not taken for one of PREPARE's, and as the client's
+//     role.
+//   - synchronous_commit and client_min_messages are set because a client's own
+//     values could skip the standby wait, or hide the warning that it was
+//     cancelled.
+//   - the branch record is a plain INSERT: a second one for the same
+//     transaction must fail.
+func (b *Branch) SendPrepare(gid GID, participants []string) error {
+	b.begin()
+	b.conn.append(&pgproto3.Query{String: prepareSQL(gid, participants)})
+	return b.conn.Send()
+}
+
+// tagsBeforePrepare is how many statements precede PREPARE TRANSACTION in
+// prepareSQL.
+const tagsBeforePrepare = 4
+
+func prepareSQL(gid GID, participants []string) string {
+	var s strings.Builder
+	s.Grow(300 + 16*len(participants))
+	s.WriteString("SET CONSTRAINTS ALL IMMEDIATE;" +
+		"SET LOCAL synchronous_commit=on;SET LOCAL client_min_messages=warning;" +
+		"INSERT INTO pgpact.branches(epoch,sequence,participants) VALUES(")
+	s.WriteString(strconv.FormatInt(gid.Epoch, 10))
+	s.WriteByte(',')
+	s.WriteString(strconv.FormatInt(gid.Sequence, 10))
+	s.WriteString(",'{")
+	s.WriteString(strings.Join(participants, ","))
+	s.WriteString("}');PREPARE TRANSACTION '")
+	s.WriteString(gid.String())
+	s.WriteByte('\'')
+	return s.String()
+}
+
+// ReceiveVote reads the answer. The bound is the caller's: at the deadline the
+// statement is cancelled, and if it still does not answer the connection is
+// given up. An error (always a [*LostError]) means that there is no answer: the
+// branch may be prepared, now or later, since a PREPARE whose connection was
+// lost can still land.
+func (b *Branch) ReceiveVote(deadline time.Time) (Vote, error) {
+	a, err := b.conn.collectUntil(deadline)
+	if err != nil {
+		return Vote{Prepared: true}, err
+	}
+	vote := judgePrepare(a, b.conn.status)
+	b.open = b.conn.status != 'I'
+	return vote, nil
+}
+
+// judgePrepare decides what an answer to prepareSQL is worth. A failed block
+// answers PREPARE with the tag ROLLBACK and no error, a cancelled standby wait
+// with success and a warning: only the exact tag, in its place, without a
+// warning after the record's, from a connection that is idle again, is a yes.
+func judgePrepare(a answer, status byte) Vote {
+	var vote Vote
+	warned := false
+	for _, w := range a.warnings {
+		if w.after >= tagsBeforePrepare {
+			warned = true
+			vote.Err = w.notice
+		} else {
+			vote.Notices = append(vote.Notices, w.notice)
+		}
+	}
+	prepared := len(a.tags) == tagsBeforePrepare+1 && a.lastTag() == tagPrepare
+	switch {
+	case a.err != nil:
+		vote.Err = a.err
+		vote.Prepared = prepared
+	case !prepared:
+		vote.Err = errors.New("PREPARE TRANSACTION was answered " + strconv.Quote(a.lastTag()))
+	case status != 'I':
+		vote.Err = errors.New("PREPARE TRANSACTION left the connection in a transaction")
+		vote.Prepared = true
+	case warned:
+		vote.Prepared = true
+	default:
+		vote.Yes, vote.Prepared = true, true
+	}
+	return vote
+}
+
+// collectUntil is collect with a bound: at the deadline a cancel is sent, and
+// the answer to that is waited for a little longer.
+func (c *Conn) collectUntil(deadline time.Time) (answer, error) {
+	c.SetDeadline(deadline)
+	defer c.SetDeadline(time.Time{})
+	stop := time.AfterFunc(time.Until(deadline)-cancelGrace, c.Cancel)
+	a, err := c.collect()
+	stop.Stop()
+	return a, err
+}
+
+// CommitAnswer is what a node said to COMMIT.
+type CommitAnswer struct {
+	Committed bool
+	Err       *pgconn.PgError // why it did not commit, nil if it just rolled back
+	Notices   []*pgconn.PgError
+}
+
+// SendCommit sends a plain COMMIT: of a read-only branch, or of the only
+// writing one.
+func (b *Branch) SendCommit() error {
+	b.begin()
+	b.conn.append(&pgproto3.Query{String: "COMMIT"})
+	return b.conn.Send()
+}
+
+// ReceiveCommit reads the answer to SendCommit. With an error (a
+// [*LostError]) the outcome at the node is not known.
+func (b *Branch) ReceiveCommit() (CommitAnswer, error) {
+	a, err := b.conn.collect()
+	if err != nil {
+		return CommitAnswer{}, err
+	}
+	b.open = b.conn.status != 'I'
+	result := CommitAnswer{Committed: a.err == nil && a.lastTag() == tagCommit && !b.open, Err: a.err}
+	for _, w := range a.warnings {
+		result.Notices = append(result.Notices, w.notice)
+	}
+	return result, nil
+}
+
+// Rollback rolls the branch's block back. Errors do not matter: a connection
+// that fails at it is closed, which rolls back as well.
+func (b *Branch) Rollback() {
+	if b.SendRollback() {
+		b.ReceiveRollback()
+	}
+}
+
+// SendRollback sends ROLLBACK if there is a block to roll back.
+func (b *Branch) SendRollback() bool {
+	if b.conn.err != nil || !b.open {
+		return false
+	}
+	if !b.conn.Whole() { // an answer is outstanding: only closing ends it
+		b.conn.Abandon(errors.New("rolled back in the middle of a statement"))
+		return false
+	}
+	b.begin()
+	b.conn.append(&pgproto3.Query{String: "ROLLBACK"})
+	return b.conn.Send() == nil
+}
+
+// rollbackTimeout bounds the wait for ROLLBACK's answer; past it the connection
+// is closed instead.
+const rollbackTimeout = 5 * time.Second
+
+// ReceiveRollback reads the answer to SendRollback.
+func (b *Branch) ReceiveRollback() {
+	b.conn.SetDeadline(time.Now().Add(rollbackTimeout))
+	defer b.conn.SetDeadline(time.Time{})
+	if _, err := b.conn.collect(); err == nil {
+		b.open = b.conn.status != 'I'
+	}
+}
