@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgpact/pgpact/participant"
+)
+
+const (
+	// catalogReloadPause is the least time between two readings of the nodes'
+	// catalogs: a client that asks for a table that does not exist, again and
+	// again, must not keep the nodes busy.
+	catalogReloadPause = 200 * time.Millisecond
+	// catalogReadTimeout bounds one reading. A node that takes longer counts
+	// as unreachable.
+	catalogReadTimeout = 3 * time.Second
+	// defaultCatalogPeriod is how often the background looks for a change. The
+	// catalog follows a change made elsewhere within it.
+	defaultCatalogPeriod = time.Second
+)
+
+// catalogHolder keeps the current catalog and renews it: when a statement
+// names something unknown, and in the background when a node's fingerprint
+// has changed.
+type catalogHolder struct {
+	nodes   []*participant.Node
+	logger  *slog.Logger
+	period  time.Duration
+	current atomic.Pointer[Catalog]
+
+	// reading is held while the nodes are read; whoever waits for it takes the
+	// result of the one who read.
+	reading sync.Mutex
+	read    []*nodeCatalog // as last read, nil for a node that has never answered
+	last    time.Time      // end of the last reading
+
+	stop chan struct{}
+	done chan struct{}
+}
+
+// newCatalogHolder reads the catalogs of the nodes, of which at least one must
+// answer. period 0 takes the default.
+func newCatalogHolder(ctx context.Context, nodes []*participant.Node, period time.Duration, logger *slog.Logger) (*catalogHolder, error) {
+	if period == 0 {
+		period = defaultCatalogPeriod
+	}
+	h := &catalogHolder{nodes: nodes, logger: logger, period: period, read: make([]*nodeCatalog, len(nodes))}
+	if err := h.readAll(ctx, false); err != nil {
+		return nil, err
+	}
+	for _, difference := range h.current.Load().Differences() {
+		logger.Warn("the nodes' catalogs differ", "difference", difference)
+	}
+	return h, nil
+}
+
+// Current is the newest catalog.
+func (h *catalogHolder) Current() *Catalog { return h.current.Load() }
+
+// Reload reads the catalogs again unless that was done less than
+// catalogReloadPause ago, and returns the newest catalog. When nothing can be
+// read the old one stays.
+func (h *catalogHolder) Reload(ctx context.Context) *Catalog {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	if time.Since(h.last) < catalogReloadPause {
+		return h.current.Load()
+	}
+	if err := h.readAll(ctx, false); err != nil {
+		h.logger.Warn("reading the nodes' catalogs", "error", err)
+	}
+	return h.current.Load()
+}
+
+// Start begins the background renewal, Stop ends it and waits for its end.
+func (h *catalogHolder) Start() {
+	h.stop, h.done = make(chan struct{}), make(chan struct{})
+	go h.renew(h.stop, h.done)
+}
+
+// Stop ends what Start began. It may be called without Start.
+func (h *catalogHolder) Stop() {
+	if h.stop == nil {
+		return
+	}
+	close(h.stop)
+	<-h.done
+	h.stop = nil
+}
+
+func (h *catalogHolder) renew(stop <-chan struct{}, done chan<- struct{}) {
+	defer close(done)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	ticker := time.NewTicker(h.period)
+	defer ticker.Stop()
+	failing := false
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+		}
+		h.reading.Lock()
+		err := h.readAll(ctx, true)
+		h.reading.Unlock()
+		if err != nil && !failing && ctx.Err() == nil {
+			h.logger.Warn("reading the nodes' catalogs", "error", err)
+		}
+		failing = err != nil
+	}
+}
+
+// readAll reads every node, in parallel, and publishes what came of it. With
+// onlyChanged a node whose fingerprint is the one known is not read again. A
+// node that does not answer keeps what it last said: it will be compared again
+// when it is back. The error says that no node answered.
+func (h *catalogHolder) readAll(ctx context.Context, onlyChanged bool) error {
+	ctx, cancel := context.WithTimeout(ctx, catalogReadTimeout)
+	defer cancel()
+	results := make([]*nodeCatalog, len(h.nodes))
+	errs := make([]error, len(h.nodes))
+	var wg sync.WaitGroup
+	for i, node := range h.nodes {
+		var known *nodeCatalog
+		if onlyChanged {
+			known = h.read[i]
+		}
+		wg.Go(func() { results[i], errs[i] = readNodeCatalog(ctx, node, known) })
+	}
+	wg.Wait()
+	h.last = time.Now()
+
+	changed, answered := h.current.Load() == nil, false
+	for i, result := range results {
+		if errs[i] != nil {
+			continue
+		}
+		answered = true
+		if result != h.read[i] {
+			h.read[i], changed = result, true
+		}
+	}
+	if !answered {
+		return fmt.Errorf("no node's catalog could be read: %w", errors.Join(errs...))
+	}
+	if changed {
+		h.current.Store(mergeCatalogs(h.nodes, h.read))
+	}
+	return nil
+}
