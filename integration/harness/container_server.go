@@ -252,4 +252,3 @@ func freePort() (string, error) {
 type silence struct{}
 
 func (silence) Printf(string, ...any) {}
-

@@ -83,19 +83,26 @@ func (p *process) log(context.Context) string {
 // childrenOf reads /proc: Postgres puts every backend into a process group of its own.
 func childrenOf(parent int) []int {
 	var children []int
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, file := range stats {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		// The second field is the command in parentheses and may hold blanks; after it: state, parent.
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-				children = append(children, pid)
-			}
+	names, _ := filepath.Glob("/proc/[0-9]*")
+	for _, name := range names {
+		pid, err := strconv.Atoi(filepath.Base(name))
+		if _, itsParent, ok := processStat(filepath.Base(name)); ok && err == nil && itsParent == strconv.Itoa(parent) {
+			children = append(children, pid)
 		}
 	}
 	return children
+}
+
+// processStat reads the state and the parent of a process; not ok where there is no such process, or no /proc.
+func processStat(pid string) (state, parent string, ok bool) {
+	text, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return "", "", false
+	}
+	// The second field is the command in parentheses and may hold blanks; after it: state, parent.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 2 {
+		return "", "", false
+	}
+	return fields[0], fields[1], true
 }

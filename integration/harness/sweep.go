@@ -85,7 +85,12 @@ func ownerLives(who string) bool {
 	if !found || err != nil || host != here {
 		return true
 	}
-	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return false
+	}
+	// Where the first process of a container reaps nobody, the dead stay as zombies for ever.
+	state, _, ok := processStat(pidText)
+	return !ok || state != "Z"
 }
 
 // RunningContainers counts the cluster's containers that the engine says are running: asked of the engine, not remembered by us.
