@@ -164,6 +164,13 @@ func inspect(dir string) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
+	// A directory of links to some of the programs (Debian machines often have them in /usr/local/bin): use
+	// the place they lead to, where all of them are.
+	if real, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres")); err == nil {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(real), "initdb")); err == nil {
+			dir = filepath.Dir(real)
+		}
+	}
 	m := versionPattern.FindStringSubmatch(out)
 	if m == nil {
 		return Binaries{}, fmt.Errorf("cannot read a version in %q", strings.TrimSpace(out))
