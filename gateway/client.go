@@ -38,7 +38,7 @@ var outBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return
 var errClientGone = errors.New("client connection is gone")
 
 // client is the wire to one authenticated client. It belongs to the goroutine
-// of its session; only kill, drain, busyForATick and onCancel's callback come from others.
+// of its session; only kill, drain, busyForATick and cancelRequested are called by others.
 type client struct {
 	conn    *frontConn
 	reader  *pgwire.Reader    // over psql-wire's bufio.Reader; read through next
@@ -56,13 +56,13 @@ type client struct {
 	ctx    context.Context // the session's; its cause says why it was ended
 	cancel context.CancelCauseFunc
 
-	ending    atomic.Bool // drain or kill was called: next takes the slow path
+	ending    atomic.Bool   // drain or kill was called: next takes the slow path
+	cycle     atomic.Uint64 // calls of next, from 1
 	mu        sync.Mutex
-	waiting   bool  // blocked in next
-	idle      bool  // ... and nothing would be lost if the session ended there
-	draining  bool  // end at the next idle moment
-	killed    error // end now
-	cycle     uint64
+	waiting   bool   // blocked in next
+	idle      bool   // ... and nothing would be lost if the session ended there
+	draining  bool   // end at the next idle moment
+	killed    error  // end now
 	seenCycle uint64 // cycle at the last look of busyForATick
 	cancelFn  func()
 }
@@ -83,7 +83,7 @@ type wait struct {
 	// idle: no transaction is open and no series of messages is under way, so a
 	// shutdown may end the session here.
 	idle bool
-	// timeout, when positive, bounds the wait for the message's first byte
+	// timeout, when positive, bounds the arrival of the message
 	// (idle_session_timeout, idle_in_transaction_session_timeout): errWaitTimeout.
 	timeout time.Duration
 }
@@ -96,6 +96,7 @@ var errWaitTimeout = errors.New("no message within the timeout")
 // returns (io.EOF: the client closed; errShutdown: say FATAL 57P01; ...), except
 // errWaitTimeout, which the session may turn into the fitting FATAL.
 func (c *client) next(w wait) (pgwire.Frame, error) {
+	c.cycle.Add(1)
 	if c.reader.Buffered() > 0 && !c.ending.Load() {
 		return c.reader.Next() // a pipelining client: no waiting, no locking
 	}
@@ -125,7 +126,6 @@ func (c *client) leaveWait(w wait, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting, c.idle = false, false
-	c.cycle++
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			if end := c.endErr(w); end != nil {
@@ -189,9 +189,9 @@ var past = time.Unix(1, 0)
 func (c *client) busyForATick() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before := c.seenCycle
-	c.seenCycle = c.cycle
-	return !c.waiting && before == c.cycle && c.killed == nil
+	before, now := c.seenCycle, c.cycle.Load()
+	c.seenCycle = now
+	return !c.waiting && now > 0 && before == now && c.killed == nil
 }
 
 // onCancel sets what a CancelRequest with this client's key does. It is called

@@ -118,13 +118,15 @@ func (f *frontend) admit(c *client) (err error) {
 			return err
 		}
 	}
+	// Before others can see c: its key does not change after that.
+	c.pid, c.secret = f.srv.cancels.register(c.cancelRequested)
 	if err := f.srv.enter(c); err != nil {
 		return err
 	}
 	return c.conn.authenticated()
 }
 
-// leave undoes everything of authenticate and run, whichever way c ended.
+// leave undoes everything of authenticate, whichever way c ended.
 func (f *frontend) leave(c *client) {
 	c.cancel(context.Canceled) // whatever the session left running ends with it
 	f.srv.cancels.unregister(c.pid)
@@ -148,7 +150,6 @@ func (f *frontend) session(ctx context.Context) (context.Context, error) {
 }
 
 func (f *frontend) run(c *client) {
-	c.pid, c.secret = f.srv.cancels.register(c.cancelRequested)
 	err := f.handle(c)
 	if unexpected := c.end(err); unexpected {
 		f.srv.cfg.Logger.Error("session failed", "remote", c.conn.RemoteAddr(), "pid", c.pid, "err", err)

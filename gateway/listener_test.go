@@ -87,9 +87,15 @@ func TestNothingSentBeforeEncryptionIsAccepted(t *testing.T) {
 			for _, smuggled := range [][]byte{{0}, goodStartup(), query("drop table accounts")} {
 				r := f.dial()
 				r.write(sslRequest, smuggled)
+				if cfg.TLS == nil && r.readByte() != 'N' {
+					t.Error("no 'N' before the error")
+				}
 				r.wantFatal("08P01", "received unencrypted data after SSL request")
 				r = f.dial()
 				r.write(gssRequest, smuggled)
+				if r.readByte() != 'N' {
+					t.Error("no 'N' before the error")
+				}
 				r.wantFatal("08P01", "received unencrypted data after GSSAPI encryption request")
 			}
 		})

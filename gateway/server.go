@@ -13,9 +13,10 @@ import (
 )
 
 // The connection front, in reading order: this file says what it promises and
-// starts and stops it; listener.go negotiates with a new connection; frontend.go
-// carries it through psql-wire; client.go is what a session holds in its hands;
-// cancel.go knows the keys of CancelRequest.
+// starts and stops it; listener.go accepts, and negotiate.go speaks with a new
+// connection up to its startup packet, which startup.go judges; frontend.go
+// carries it through psql-wire; client.go is what a session holds in its hands,
+// over conn.go; cancel.go knows the keys of CancelRequest.
 
 // FrontConfig sets the limits of the connection front. A field left zero takes
 // the default named beside it.
@@ -156,16 +157,15 @@ func newServer(cfg FrontConfig, handle func(ctx context.Context, c *client) erro
 // ln fails; in the last two cases it drains as Shutdown does, within
 // DrainTimeout. It closes ln, and returns when the last session has ended.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	l, err := s.listen(ln)
-	if err != nil {
-		_ = ln.Close()
-		return err
-	}
-	defer s.serving.Done()
 	front, err := newFrontend(s)
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return errors.Join(err, ln.Close())
 	}
+	l, err := s.listen(ln)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	defer s.serving.Done()
 
 	ended := make(chan struct{})
 	stopping, stop := context.WithCancel(ctx)

@@ -185,6 +185,17 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	wantDone(t, f.served, nil)
 }
 
+func TestShutdownWakesIdleClientsBehindTLS(t *testing.T) {
+	f := startFront(t, FrontConfig{TLS: testTLS(t)}, stubSession)
+	r := f.dial()
+	r.overTLS()
+	r.write(goodStartup())
+	r.types()
+	done := f.shutdown(patience)
+	r.wantFatal("57P01", adminShutdown)
+	wantDone(t, done, nil)
+}
+
 func TestSeveralListeners(t *testing.T) {
 	f := startFront(t, FrontConfig{}, stubSession)
 	second := &front{t: t, Server: f.Server, served: make(chan error, 1)}
@@ -216,8 +227,9 @@ func TestWorkOfAVanishedClientIsCancelled(t *testing.T) {
 	eventually(t, "both queries run", func() bool { return f.busy() == 2 })
 	_ = r.conn.Close()
 	wantDone(t, cause, errClientGone)
-	if n := f.busy(); n != 1 {
-		t.Errorf("%d sessions are at work, want the one whose client is there", n)
+	eventually(t, "its session is gone", func() bool { return len(f.snapshot()) == 1 })
+	if err := f.snapshot()[0].ctx.Err(); err != nil {
+		t.Errorf("the session whose client is there was ended too: %v", err)
 	}
 }
 
