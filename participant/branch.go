@@ -253,3 +253,11 @@ func (b *Branch) shiftPosition(frame pgwire.Frame) (pgwire.Frame, error) {
 func (b *Branch) Release() {
 	b.conn.node.release(b.conn)
 }
+
+// ForbidCancel ends the time in which Cancel may aim at the branch: from the
+// hand-over of the commit on, nothing follows the client's wishes.
+func (b *Branch) ForbidCancel() { b.conn.allowCancel(false) }
+
+// StillWhole looks, without waiting, whether the branch's connection is as it
+// was after the last answer: nothing received since, not closed.
+func (b *Branch) StillWhole() bool { return b.conn.Whole() && alive(b.conn.nc) }

@@ -8,7 +8,7 @@ import (
 // Identity is what a server says of itself when a connection is made.
 type Identity struct {
 	SystemIdentifier string // made by initdb, shared by its physical standbys
-	Timeline         string // eight hex digits; a promotion begins a new one
+	Timeline         string // decimal; a promotion begins a new one
 	MaxPrepared      int    // max_prepared_transactions
 	Version          int    // server_version_num
 }
@@ -16,7 +16,7 @@ type Identity struct {
 // identitySQL is asked on every new physical connection. A standby or a
 // database without our tables fails it in its own words.
 const identitySQL = `SELECT n.cluster_id, n.name, pg_catalog.pg_is_in_recovery(), s.system_identifier,
- CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
+ CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE ('x'||pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()),1,8))::bit(32)::int::text END,
  pg_catalog.current_setting('max_prepared_transactions'), pg_catalog.current_setting('server_version_num'),
  pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes')
  FROM pgpact.node n, pg_catalog.pg_control_system() s`

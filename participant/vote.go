@@ -149,10 +149,11 @@ func (b *Branch) SendCommit() error {
 	return b.conn.Send()
 }
 
-// ReceiveCommit reads the answer to SendCommit. With an error (a
-// [*LostError]) the outcome at the node is not known.
-func (b *Branch) ReceiveCommit() (CommitAnswer, error) {
-	a, err := b.conn.collect()
+// ReceiveCommit reads the answer to SendCommit; at the deadline the COMMIT is
+// cancelled and, if that is not answered either, the connection given up. With
+// an error (a [*LostError]) the outcome at the node is not known.
+func (b *Branch) ReceiveCommit(deadline time.Time) (CommitAnswer, error) {
+	a, err := b.conn.collectUntil(deadline)
 	if err != nil {
 		return CommitAnswer{}, err
 	}
