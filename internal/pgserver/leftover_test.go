@@ -130,19 +130,23 @@ func startByHand(t *testing.T, set *Set) *process {
 func TestForeignPIDFileIsNotBelieved(t *testing.T) {
 	set := open(t, openDir(t), "a")
 	a := set.Server("a")
-	bystander := exec.Command("sleep", "600")
-	if err := bystander.Start(); err != nil {
+	// Of the servers' own account: Postgres itself sees through a process it may not signal.
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = set.account.attributes()
+	bystander, err := startProcess(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := bystander.Process.Signal(syscall.Signal(0)); err != nil {
-			t.Errorf("the bystander was ended: %v", err)
+		if bystander.ended() {
+			t.Errorf("the bystander was ended: %v", bystander.err)
+			return
 		}
-		_ = bystander.Process.Kill()
-		_ = bystander.Wait()
+		killAll([]int{bystander.pid})
+		<-bystander.done
 	}()
 	file := filepath.Join(a.data, "postmaster.pid")
-	text := fmt.Sprintf("%d\n%s\n1\n1\n\n127.0.0.1\n 1 1\nready   \n", bystander.Process.Pid, a.data)
+	text := fmt.Sprintf("%d\n%s\n1\n1\n\n127.0.0.1\n 1 1\nready   \n", bystander.pid, a.data)
 	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), set.account.give(file)); err != nil {
 		t.Fatal(err)
 	}

@@ -138,6 +138,15 @@ func TestKillAndStart(t *testing.T) {
 	start(t, set)
 	a := set.Server("a")
 	query(t, a, "CREATE TABLE t (v text)", "BEGIN; INSERT INTO t VALUES ('x'); PREPARE TRANSACTION 'g'")
+	// A backend that is stopped does not notice by itself that its postmaster is gone.
+	conn, err := pgx.Connect(t.Context(), a.SuperURL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := syscall.Kill(int(conn.PgConn().PID()), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 	family := append(children(a.PID()), a.PID())
 	if len(family) < 3 {
 		t.Fatalf("only processes %v found", family)
