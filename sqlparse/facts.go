@@ -17,16 +17,28 @@ type Facts struct {
 	// statement reads or writes must fulfil.
 	Conditions []Condition
 	// Joins are equalities between columns of two relations that hold for
-	// every row taken from them, correlated subqueries included.
+	// every row taken from either: what holds one side's column to a value
+	// holds the other's.
 	Joins []ColumnPair
+	// OneWay are equalities that work from left to right only: rows of the
+	// right table matter only if they equal a row of the left one, but not the
+	// reverse. They come from outer joins and from correlated or LATERAL
+	// subqueries. Using one from right to left loses rows.
+	OneWay []ColumnPair
 
+	// Changes are all the INSERTs, UPDATEs, DELETEs and MERGEs, in CTEs too.
+	// The fields below describe the statement's own, that is those of the
+	// Change whose Table is Target.
+	Changes       []Change
 	Assigned      []string  // columns SET by UPDATE, ON CONFLICT DO UPDATE or MERGE's UPDATE, of the target
 	InsertColumns []string  // nil: all columns in the table's order
 	InsertRows    [][]Value // the VALUES rows; nil for SELECT or DEFAULT VALUES
 	InsertSelect  bool      // INSERT ... SELECT (or VALUES with a shape that InsertRows cannot tell)
 	DefaultValues bool      // INSERT ... DEFAULT VALUES
 	OnConflict    bool
-	Returning     bool
+	Returning     bool // of the statement itself
+	// CurrentOf is the cursor of WHERE CURRENT OF.
+	CurrentOf string
 
 	// Functions are the functions called anywhere, as written after folding.
 	// Special expression forms (COALESCE, CURRENT_DATE, EXTRACT, ...) are not
@@ -96,14 +108,30 @@ type Table struct {
 // Function is a function by the name it is called by.
 type Function struct{ Schema, Name string }
 
+// Change is one INSERT, UPDATE, DELETE or MERGE. Its fields mean what their
+// namesakes in Facts do.
+type Change struct {
+	Kind          Kind
+	Table         int // index into Facts.Tables
+	Assigned      []string
+	InsertColumns []string
+	InsertRows    [][]Value
+	InsertSelect  bool
+	DefaultValues bool
+	OnConflict    bool
+}
+
 // Condition says: for every row of the table that the statement reads or
 // writes, Column equals one of Values (or, with Value.Array, an element of
-// that array).
+// that array). Values are constants and parameters only, NULL among the items
+// of an IN list.
+//
+// The claim is about the table only if the table has such a column: an
+// unqualified name may belong to something else in scope.
 type Condition struct {
 	Table int // index into Facts.Tables, or -1 when Candidates tells
-	// Candidates are the tables an unqualified column may belong to. It may
-	// also belong to something else in scope (a subquery's output), so a
-	// caller who finds no candidate with that column knows nothing.
+	// Candidates are the tables an unqualified column may belong to. The claim
+	// holds for each of them that has the column.
 	Candidates []int
 	Column     string
 	Values     []Value

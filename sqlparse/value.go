@@ -34,10 +34,3 @@ type Value struct {
 	// constant is then to be read with ParseArray.
 	Array bool
 }
-
-// ParseArray reads the text form of a one-dimensional array, as a constant or
-// a text-format parameter gives it: {a,"b c",NULL}. A NULL element is left out
-// and reported by hasNull, for no key equals NULL.
-func ParseArray(text string) (elements []string, hasNull bool, err error) {
-	return nil, false, nil
-}
