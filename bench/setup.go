@@ -118,11 +118,12 @@ func (b *bench) startDemo(ctx context.Context, binaries pgserver.Binaries) error
 	if err := demo.Start(); err != nil {
 		return fmt.Errorf("%w (make build makes it)", err)
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
+	var how error
 	go func() {
-		err := demo.Wait()
+		how = demo.Wait()
 		writer.Close()
-		ended <- err
+		close(ended)
 	}()
 	b.stop = append(b.stop, func() error { return stopDemo(demo, ended) })
 
@@ -138,9 +139,8 @@ func (b *bench) startDemo(ctx context.Context, binaries pgserver.Binaries) error
 	}()
 	select {
 	case b.gateway = <-ready:
-	case err := <-ended:
-		ended <- err
-		return fmt.Errorf("pgpact demo ended (%v):\n%s", err, readFile(output.Name()))
+	case <-ended:
+		return fmt.Errorf("pgpact demo ended (%v):\n%s", how, readFile(output.Name()))
 	case <-time.After(2 * time.Minute):
 		return fmt.Errorf("pgpact demo is not ready:\n%s", readFile(output.Name()))
 	case <-ctx.Done():
@@ -149,7 +149,7 @@ func (b *bench) startDemo(ctx context.Context, binaries pgserver.Binaries) error
 	return b.findNodes(ctx, readFile(filepath.Join(data, "pgpact.yaml")))
 }
 
-func stopDemo(demo *exec.Cmd, ended chan error) error {
+func stopDemo(demo *exec.Cmd, ended <-chan struct{}) error {
 	_ = demo.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-ended:
