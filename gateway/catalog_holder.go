@@ -38,7 +38,7 @@ type catalogHolder struct {
 	// result of the one who read.
 	reading sync.Mutex
 	read    []*nodeCatalog // as last read, nil for a node that has never answered
-	last    time.Time      // end of the last reading
+	began   time.Time      // the last reading
 
 	stop chan struct{}
 	done chan struct{}
@@ -63,16 +63,26 @@ func newCatalogHolder(ctx context.Context, nodes []*participant.Node, period tim
 // Current is the newest catalog.
 func (h *catalogHolder) Current() *Catalog { return h.current.Load() }
 
-// Reload reads the catalogs again unless that was done less than
-// catalogReloadPause ago, and returns the newest catalog. When nothing can be
-// read the old one stays.
+// Reload returns a catalog that was read after Reload was called: what a client
+// made a moment ago on the nodes must be found, for a new table that is taken
+// for an unknown one would be read on one node only. Readings are
+// catalogReloadPause apart; whoever comes meanwhile waits and shares the next.
+// When nothing can be read, or ctx ends, the old catalog is returned.
 func (h *catalogHolder) Reload(ctx context.Context) *Catalog {
+	asked := time.Now()
 	h.reading.Lock()
 	defer h.reading.Unlock()
-	if time.Since(h.last) < catalogReloadPause {
+	if h.began.After(asked) {
 		return h.current.Load()
 	}
-	if err := h.readAll(ctx, false); err != nil {
+	pause := time.NewTimer(time.Until(h.began.Add(catalogReloadPause)))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+		return h.current.Load()
+	}
+	if err := h.readAll(ctx, true); err != nil {
 		h.logger.Warn("reading the nodes' catalogs", "error", err)
 	}
 	return h.current.Load()
@@ -131,6 +141,7 @@ func (h *catalogHolder) renew(stop <-chan struct{}, done chan<- struct{}) {
 func (h *catalogHolder) readAll(ctx context.Context, onlyChanged bool) error {
 	ctx, cancel := context.WithTimeout(ctx, catalogReadTimeout)
 	defer cancel()
+	h.began = time.Now()
 	results := make([]*nodeCatalog, len(h.nodes))
 	errs := make([]error, len(h.nodes))
 	var wg sync.WaitGroup
@@ -142,7 +153,6 @@ func (h *catalogHolder) readAll(ctx context.Context, onlyChanged bool) error {
 		wg.Go(func() { results[i], errs[i] = readNodeCatalog(ctx, node, known) })
 	}
 	wg.Wait()
-	h.last = time.Now()
 
 	changed, answered := h.current.Load() == nil, false
 	for i, result := range results {

@@ -5,9 +5,12 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgpact/pgpact/sqlparse"
 )
 
-// refusal is one reason why a statement is not run. message takes arguments.
+// refusal is one reason why a statement is not run. The texts take arguments
+// by number (%[1]s), the same ones in all three.
 type refusal struct {
 	code    string
 	message string
@@ -15,18 +18,187 @@ type refusal struct {
 	hint    string
 }
 
-var refusedStatement = refusal{"0A000", "%s is not supported through the gateway", "", ""}
+// notSupported is SQLSTATE 0A000, feature_not_supported.
+const notSupported = "0A000"
+
+// Every refusal of the router, so that they can be read, and kept alike, in
+// one place (DESIGN section 1, promise 4: what and why, with a hint).
+var (
+	// A relation that cannot be used at all: %[1]s is the relation.
+	refusedNoPrimaryKey = refusal{notSupported,
+		"table %[1]s has no primary key", "A table is sharded by the first column of its primary key.",
+		"Give the table a primary key on every node."}
+	refusedKeyType = refusal{notSupported,
+		"table %[1]s cannot be sharded by its primary key column \"%[2]s\" of type %[3]s",
+		"A table is sharded by the first column of its primary key, which must be of type smallint, integer, bigint, text, varchar or uuid.",
+		"Put a column of such a type first in the primary key."}
+	refusedKeyCollation = refusal{notSupported,
+		"table %[1]s cannot be sharded by its primary key column \"%[2]s\" with the nondeterministic collation \"%[3]s\"",
+		"Texts that differ could be equal keys, and belong to different nodes.",
+		"Use a deterministic collation for the column."}
+	refusedGeneratedKey = refusal{notSupported,
+		"table %[1]s cannot be sharded by its generated column \"%[2]s\"",
+		"A table is sharded by the first column of its primary key, whose value must be in the statement.",
+		"Put a column that is not generated first in the primary key."}
+	refusedInheritance = refusal{notSupported,
+		"table %[1]s cannot be used through the gateway because other tables inherit from it", "", "Name the inheriting tables."}
+	refusedDifference = refusal{notSupported,
+		"table %[1]s is not the same on all nodes", "", "Make the tables alike; \"pgpact check\" lists the differences."}
+	refusedOwn = refusal{"42501", "permission denied for relation %[1]s.%[2]s", "The schema pgpact on the nodes belongs to the gateway.", ""}
+	// pg_settings takes UPDATE as set_config, which nobody would track.
+	refusedSystemWrite = refusal{"42501", "permission denied: system relation \"%[1]s\" cannot be changed through the gateway", "",
+		"Use SET to change a parameter."}
+
+	// A statement that cannot be placed on one node, nor split.
+	refusedNoSingleKey = refusal{notSupported,
+		"%[1]s over rows of several nodes is not supported",
+		"Table %[2]s is not held to one value of its shard key \"%[3]s\".",
+		"Hold every table to the same shard key value, with %[3]s = ... in WHERE or by joining on the shard keys."}
+	refusedDifferentKeys = refusal{notSupported,
+		"a statement with several tables must hold them all to the same shard key value",
+		"Table %[1]s is held to %[2]s = %[3]s, table %[4]s to %[5]s = %[6]s.",
+		"Use one statement for each key, in one transaction."}
+	refusedCombination = refusal{notSupported,
+		"%[1]s over several nodes is not supported yet",
+		"The statement is not held to one value of the shard key \"%[3]s\" of table %[2]s.",
+		"Hold the shard key to one value with WHERE %[3]s = ..., or combine the rows in the client."}
+	refusedKeyValue = refusal{notSupported,
+		"the shard key \"%[2]s\" of table %[1]s must be a constant or a parameter",
+		"The gateway must know the value to find the row's node.", "Compute the value in the client."}
+	refusedParameterType = refusal{notSupported,
+		"parameter $%[1]d of type %[2]s cannot be compared with the shard key \"%[4]s\" of table %[3]s",
+		"", "Declare the parameter as %[5]s."}
+
+	// Statements that would move a row, or put it where nobody looks for it.
+	refusedKeyChange = refusal{notSupported,
+		"shard key column \"%[2]s\" of table %[1]s cannot be changed",
+		"The row could belong to another node then.", "Delete the row and insert it again, in one transaction."}
+	refusedKeySequence = refusal{notSupported,
+		"the shard key \"%[2]s\" of table %[1]s must be given, for its default is a sequence of each node's own",
+		"Two nodes would give the same value.", "Give the value in the statement, or use a uuid made by the client."}
+	refusedKeyDefault = refusal{notSupported,
+		"the shard key \"%[2]s\" of table %[1]s must be given, for its default is computed by the node",
+		"The gateway must know the value to find the row's node.", "Give the value in the statement, for instance a uuid made by the client."}
+	refusedOverriding = refusal{notSupported,
+		"OVERRIDING USER VALUE is not supported for the shard key \"%[2]s\" of table %[1]s",
+		"The node's own sequence would replace the value.", "Leave the clause out, or use OVERRIDING SYSTEM VALUE."}
+	refusedTruncatedKey = refusal{notSupported,
+		"value for the shard key \"%[2]s\" of table %[1]s is longer than %[3]s",
+		"Its trailing spaces would be dropped when it is stored.", "Drop the trailing spaces."}
+	refusedInsertNodes = refusal{notSupported,
+		"INSERT of rows that belong to several nodes is not supported yet", "",
+		"Use one INSERT for each row, in one transaction."}
+	refusedInsertSelect = refusal{notSupported,
+		"INSERT ... SELECT into table %[1]s is not supported yet",
+		"The gateway must know the values of the shard key \"%[2]s\" to find the rows' nodes.",
+		"Insert VALUES, in one transaction with the SELECT."}
+	refusedCTEWrite = refusal{notSupported,
+		"%[1]s in WITH is not supported", "", "Use statements of their own, in one transaction."}
+	refusedMerge = refusal{notSupported, "MERGE is not supported", "",
+		"Use INSERT ... ON CONFLICT, or UPDATE and INSERT in one transaction."}
+
+	// Functions: %[1]s is the function.
+	refusedUserFunction = refusal{notSupported,
+		"function %[1]s cannot be called in a statement that is not held to one shard key value",
+		"The function may read or write rows, and would see those of one node only.",
+		"Hold the statement to one shard key value, or declare the function IMMUTABLE if it reads no table."}
+	refusedSequence = refusal{notSupported,
+		"%[1]s is not supported in a statement that is not held to one shard key value",
+		"Each node has sequences of its own.", "Use a uuid, or a number made by the client."}
+	refusedOwnFunction = refusal{"42501", "permission denied for function %[1]s", "", ""}
+	refusedSetConfig   = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"The gateway must know the session's parameters to give them to every node.", "Use SET or SET LOCAL."}
+	refusedAdvisory = refusal{notSupported, "advisory locks (%[1]s) are not supported through the gateway",
+		"The lock would be held on one node only, and other sessions may use another.", "Lock a row with SELECT ... FOR UPDATE."}
+	refusedLargeObject = refusal{notSupported, "large objects (%[1]s) are not supported through the gateway",
+		"Each node has large objects of its own.", "Use a bytea column."}
+	refusedBackend = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"A node's sessions belong to the gateway and serve many clients.", "Send a cancel request over the wire, or connect to the node itself."}
+	refusedNotifyFunction = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"A transaction over several nodes cannot notify.", ""}
+	refusedSnapshot = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"A transaction over several nodes cannot export its snapshot.", ""}
+	refusedHiddenSQL = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"It runs SQL that the gateway cannot see and place.", "Run the query as a statement of its own."}
+	refusedMaintenance = refusal{notSupported, "%[1]s is not supported through the gateway", "", "Connect to the node itself."}
+
+	// Kinds of statements: %[1]s is the command.
+	refusedSchemaChange = refusal{notSupported, "schema changes (%[1]s) through the gateway are not supported yet", "",
+		"Run the statement on every node; the gateway notices by itself."}
+	refusedTemporary = refusal{notSupported, "temporary tables are not supported through the gateway",
+		"A transaction that has used one cannot be committed on several nodes.", "Use an ordinary table."}
+	refusedUtility = refusal{notSupported, "%[1]s is not supported through the gateway", "", "Run it on the nodes themselves."}
+	refusedCopy    = refusal{notSupported, "COPY is not supported through the gateway yet", "", "Use INSERT and SELECT."}
+	refusedLock    = refusal{notSupported, "LOCK TABLE is not supported through the gateway", "", "Lock rows with SELECT ... FOR UPDATE."}
+	refusedListen  = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"A transaction over several nodes cannot listen or notify.", ""}
+	refusedDo = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"The gateway cannot see which rows the code reads and writes.", "Use statements of their own, in one transaction."}
+	refusedTwoPhase = refusal{notSupported, "%[1]s is not supported through the gateway",
+		"The gateway itself commits with two phases when it is needed.", "Use COMMIT and ROLLBACK."}
+	refusedHold = refusal{notSupported, "WITH HOLD cursors are not supported through the gateway",
+		"A transaction that has opened one cannot be committed on several nodes.", "Use a cursor without HOLD, inside the transaction."}
+	refusedExplain = refusal{notSupported, "EXPLAIN of a statement over several nodes is not supported yet", "",
+		"Hold the statement to one shard key value."}
+	refusedExplainOf = refusal{notSupported, "EXPLAIN of %[1]s is not supported through the gateway yet", "", ""}
+	refusedCursor    = refusal{notSupported, "a cursor over several nodes is not supported yet", "",
+		"Hold the query to one shard key value, or fetch the rows without a cursor."}
+	refusedOther = refusal{notSupported, "this statement is not supported through the gateway", "", ""}
+)
+
+// refusedRelationKinds are the relations that are no plain tables, by relkind.
+var refusedRelationKinds = map[byte]refusal{
+	'p': {notSupported, "partitioned table %[1]s cannot be used through the gateway", "", "Name the partition."},
+	'v': {notSupported, "view %[1]s cannot be used through the gateway",
+		"Each node's view shows that node's rows only.", "Use the tables."},
+	'm': {notSupported, "materialized view %[1]s cannot be used through the gateway",
+		"Each node's view shows that node's rows only.", "Use the tables."},
+	'f': {notSupported, "foreign table %[1]s cannot be used through the gateway",
+		"A foreign server takes no part in two-phase commit.", ""},
+	'S': {notSupported, "sequence %[1]s cannot be used through the gateway", "Each node has sequences of its own.", ""},
+}
+
+// refusedKinds are the kinds of statements that are never run.
+var refusedKinds = map[sqlparse.Kind]refusal{
+	sqlparse.Merge:              refusedMerge,
+	sqlparse.PrepareTransaction: refusedTwoPhase,
+	sqlparse.CommitPrepared:     refusedTwoPhase,
+	sqlparse.RollbackPrepared:   refusedTwoPhase,
+	sqlparse.CopyData:           refusedCopy,
+	sqlparse.Lock:               refusedLock,
+	sqlparse.Listen:             refusedListen,
+	sqlparse.Notify:             refusedListen,
+	sqlparse.Unlisten:           refusedListen,
+	sqlparse.Do:                 refusedDo,
+	sqlparse.Call:               refusedDo,
+	sqlparse.Checkpoint:         refusedUtility,
+	sqlparse.Vacuum:             refusedUtility,
+	sqlparse.Analyze:            refusedUtility,
+	sqlparse.Cluster:            refusedUtility,
+	sqlparse.Reindex:            refusedUtility,
+	sqlparse.Load:               refusedUtility,
+	sqlparse.Create:             refusedSchemaChange,
+	sqlparse.Alter:              refusedSchemaChange,
+	sqlparse.Drop:               refusedSchemaChange,
+	sqlparse.Truncate:           refusedSchemaChange,
+	sqlparse.Comment:            refusedSchemaChange,
+	sqlparse.Grant:              refusedSchemaChange,
+	sqlparse.Revoke:             refusedSchemaChange,
+	sqlparse.RefreshView:        refusedSchemaChange,
+}
 
 // refuse makes the error that a client gets.
-func refuse(why refusal, args ...any) error {
+func refuse(why refusal, args ...any) *pgconn.PgError {
 	return &pgconn.PgError{
-		Severity: "ERROR", SeverityUnlocalized: "ERROR",
-		Code: why.code, Message: fill(why.message, args), Detail: why.detail, Hint: why.hint,
+		Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: why.code,
+		Message: fill(why.message, args), Detail: fill(why.detail, args), Hint: fill(why.hint, args),
 	}
 }
 
+// fill leaves a text without arguments as it is: Sprintf would complain of
+// what it does not use.
 func fill(format string, args []any) string {
-	if !strings.Contains(format, "%") {
+	if !strings.Contains(format, "%[") {
 		return format
 	}
 	return fmt.Sprintf(format, args...)

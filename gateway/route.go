@@ -6,6 +6,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/pgpact/pgpact/participant"
 	"github.com/pgpact/pgpact/sqlparse"
@@ -46,7 +47,9 @@ type keyInfo struct {
 type routeSession struct {
 	user       string   // what $user in the search path stands for
 	searchPath []string // unquoted elements of search_path, "$user" as it is
-	explain    bool     // fill route.keys
+	// cursors are the nodes of the open SQL cursors, for WHERE CURRENT OF.
+	cursors map[string]*participant.Node
+	explain bool // fill route.keys
 }
 
 // boundValues are the parameters of one execution, as Bind gives them.
@@ -78,10 +81,82 @@ func newRouter(placement *Placement, catalogs *catalogHolder) *router {
 // bounds the reading of the nodes' catalogs, which happens only when st names
 // something unknown.
 //
-// It is for Select, Insert, Update, Delete and Merge, for what stands around
-// one (Explain, DeclareCursor, CopyData), and for utility statements, which it
-// refuses. What a session does by itself (transaction control, SET, SQL
-// PREPARE and EXECUTE, FETCH, ...) is no business of the router.
+// It is for Select, Insert, Update and Delete, for what stands around one
+// (Explain, DeclareCursor), and for all that is never run (DDL, COPY, LOCK, DO,
+// MERGE, ...), which it refuses. What a session does by itself (transaction
+// control, SET, SQL PREPARE and EXECUTE, FETCH, ...) is no business of the
+// router.
 func (r *router) route(ctx context.Context, st *sqlparse.Statement, bound *boundValues, session *routeSession) (route, error) {
-	return route{}, refuse(refusedStatement, st.Kind)
+	switch st.Kind {
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete:
+	case sqlparse.Explain:
+		return r.routeExplain(ctx, st, bound, session)
+	case sqlparse.DeclareCursor:
+		return r.routeCursor(ctx, st, bound, session)
+	default:
+		return route{}, refuseKind(st)
+	}
+	e := evaluation{catalog: r.catalogs.Current(), placement: r.placement, st: st, bound: bound, session: session}
+	got, err := e.route()
+	if !e.unknown {
+		return got, err
+	}
+	// Made a moment ago, perhaps. If not, any node says so in Postgres's words.
+	e = evaluation{catalog: r.catalogs.Reload(ctx), placement: r.placement, st: st, bound: bound, session: session, fresh: true}
+	return e.route()
+}
+
+// routeExplain routes EXPLAIN where its statement would go.
+func (r *router) routeExplain(ctx context.Context, st *sqlparse.Statement, bound *boundValues, session *routeSession) (route, error) {
+	if st.Inner == nil {
+		return route{}, refuse(refusedOther)
+	}
+	switch st.Inner.Kind {
+	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete:
+	case sqlparse.DeclareCursor, sqlparse.Create, sqlparse.Execute:
+		return route{}, refuse(refusedExplainOf, strings.ToUpper(st.Inner.Kind.String()))
+	}
+	got, err := r.route(ctx, st.Inner, bound, session)
+	if err != nil {
+		return route{}, err
+	}
+	if got.multi() {
+		return route{}, refuse(refusedExplain)
+	}
+	got.writes = got.writes && st.Analyze // without ANALYZE nothing is run
+	return got, nil
+}
+
+// routeCursor routes DECLARE where its query would go.
+func (r *router) routeCursor(ctx context.Context, st *sqlparse.Statement, bound *boundValues, session *routeSession) (route, error) {
+	if st.Hold {
+		return route{}, refuse(refusedHold)
+	}
+	if st.Inner == nil {
+		return route{}, refuse(refusedOther)
+	}
+	got, err := r.route(ctx, st.Inner, bound, session)
+	if err != nil {
+		return route{}, err
+	}
+	if got.multi() {
+		return route{}, refuse(refusedCursor)
+	}
+	return got, nil
+}
+
+// refuseKind refuses a statement by its kind alone.
+func refuseKind(st *sqlparse.Statement) error {
+	if st.Temp {
+		return refuse(refusedTemporary)
+	}
+	why, ok := refusedKinds[st.Kind]
+	if !ok {
+		return refuse(refusedOther)
+	}
+	command := strings.ToUpper(st.Kind.String())
+	if st.Object != "" && !strings.Contains(command, " ") {
+		command += " " + st.Object
+	}
+	return refuse(why, command)
 }
