@@ -1,0 +1,77 @@
+// Package imports holds the table of who may import whom (DESIGN section 2),
+// with the reasons, and a test that compares it with the code. The rooms of
+// the house stay separate because this fails when they do not.
+package imports
+
+// Module is the path that all our packages begin with.
+const Module = "github.com/pgpact/pgpact"
+
+// Rule says what one of our packages may import beside the standard library.
+type Rule struct {
+	// Package, without the module's path; "internal/..." means it and all below.
+	Package string
+	// Ours are our packages it may import; "..." at the end as above.
+	Ours []string
+	// Others are modules, or parts of them, it may import.
+	Others []string
+	// Files, when not nil, narrows an import to the files named: the rest of the
+	// package must do without it.
+	Files map[string][]string
+	// Why is what a refusal says.
+	Why string
+}
+
+// The modules, by the names that the table uses.
+const (
+	pgx       = "github.com/jackc/pgx/v5"
+	pgconn    = pgx + "/pgconn"
+	pgproto3  = pgx + "/pgproto3"
+	pgerrcode = "github.com/jackc/pgerrcode"
+	psqlWire  = "github.com/jeroenrinzema/psql-wire"
+	pgQuery   = "github.com/pganalyze/pg_query_go/v6"
+	goose     = "github.com/pressly/goose/v3"
+	cobra     = "github.com/spf13/cobra"
+	yaml      = "github.com/goccy/go-yaml"
+	lru       = "github.com/hashicorp/golang-lru/v2"
+	sync      = "golang.org/x/sync"
+)
+
+// Table is DESIGN section 2. A package that is not in it is refused: a new
+// room is a decision, and this is where it is written down.
+func Table() []Rule {
+	return []Rule{
+		{Package: "cmd/pgpact", Ours: []string{"..."}, Others: []string{pgx, cobra, yaml, sync},
+			Why: "cmd wires everything and holds no logic of its own, so it needs no parser, no wire library and no goose"},
+		{Package: "gateway", Ours: []string{"coordinator", "participant", "sqlparse", "internal/pgwire"},
+			Others: []string{psqlWire, pgproto3, pgconn, pgerrcode, lru, sync},
+			Files:  map[string][]string{psqlWire: {"frontend.go"}},
+			Why:    "the schema is start-up's business, so not migrations; psql-wire's facts are known to one file (DESIGN section 8); statements are not parsed here"},
+		{Package: "coordinator", Ours: []string{"participant"}, Others: []string{pgconn, pgerrcode, sync},
+			Why: "it moves transactions, not statements, so not gateway or sqlparse; of pgx it knows errors, and who connects is told by Connectors"},
+		{Package: "participant", Ours: []string{"internal/pgwire"}, Others: []string{pgconn, pgproto3, pgerrcode, sync},
+			Why: "a node does not know why it is asked, so not coordinator"},
+		{Package: "sqlparse", Ours: nil, Others: []string{pgQuery, lru, "google.golang.org/protobuf"},
+			Why: "pure and fuzzable: no I/O, no nodes"},
+		{Package: "migrations", Ours: nil, Others: []string{goose, pgx, pgerrcode},
+			Why: "the schema knows nothing of those who use it"},
+		{Package: "internal/pgwire", Ours: nil, Others: nil,
+			Why: "frames of bytes: everybody may use them, so they use nobody"},
+		{Package: "internal/pgserver/...", Ours: []string{"internal/pgserver/..."}, Others: []string{pgx, pgerrcode, sync},
+			Why: "Postgres servers as child processes: no part of the gateway"},
+		{Package: "internal/imports", Ours: nil, Others: nil,
+			Why: "it looks at the others from outside"},
+		{Package: "bench", Ours: []string{"internal/pgserver/..."}, Others: []string{pgx, sync},
+			Why: "it measures the program as its users meet it, from outside"},
+	}
+}
+
+// Connectors are the files that may make connections to Postgres themselves,
+// in packages where more than one may use pgconn's types: a connection that is
+// made elsewhere lacks what these set and verify.
+func Connectors() map[string][]string {
+	return map[string][]string{
+		"coordinator": {"decisionlog.go"},
+		"participant": {"node.go"},
+		"gateway":     {},
+	}
+}
