@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
 )
 
 // listed is what go list says of a package.
