@@ -40,7 +40,7 @@ const (
 // room is a decision, and this is where it is written down.
 func Table() []Rule {
 	return []Rule{
-		{Package: "cmd/pgpact", Ours: []string{"..."}, Others: []string{pgx, cobra, yaml, sync},
+		{Package: "cmd/pgpact", Ours: []string{"..."}, Others: []string{pgx, pgerrcode, cobra, yaml, sync},
 			Why: "cmd wires everything and holds no logic of its own, so it needs no parser, no wire library and no goose"},
 		{Package: "gateway", Ours: []string{"coordinator", "participant", "sqlparse", "internal/pgwire"},
 			Others: []string{psqlWire, pgproto3, pgconn, pgerrcode, lru, sync},
