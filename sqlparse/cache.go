@@ -79,14 +79,12 @@ var shapes = sync.Pool{New: func() any { return new(shape) }}
 func (sh *shape) read(sql string) bool {
 	sh.key, sh.constants, sh.segments = sh.key[:0], sh.constants[:0], sh.segments[:0]
 	s := scanner{text: sql}
-	previous, from, last := tokenSemicolon, 0, -1
+	from, last := 0, -1
 	for {
 		class, start, end := s.next()
 		switch {
 		case class == tokenDecline:
 			return false
-		case class == tokenString && previous == tokenString:
-			return false // 'a' newline 'b' is one string
 		case class.isConstant():
 			sh.constants = append(sh.constants, constantToken{start, end, class})
 			// Control characters: the scanner lets none through elsewhere.
@@ -100,7 +98,6 @@ func (sh *shape) read(sql string) bool {
 			}
 			from, last = end, -1
 			sh.key = append(sh.key, ';', ' ')
-			previous = class
 			continue
 		default:
 			sh.key = append(sh.key, sql[start:end]...)
@@ -108,7 +105,7 @@ func (sh *shape) read(sql string) bool {
 		// White space and comments of any length are one space: it keeps apart
 		// what the tokens' own spelling would not.
 		sh.key = append(sh.key, ' ')
-		previous, last = class, end
+		last = end
 	}
 }
 
@@ -199,8 +196,8 @@ func (sh *shape) slot(sql string, location int32) (s slot, ok, known bool) {
 	if sql[at] != '-' {
 		return slot{}, false, true
 	}
-	if i == len(sh.constants) || sh.constants[i].class == tokenString ||
-		strings.Trim(sql[at+1:sh.constants[i].start], space) != "" {
+	between := scanner{text: sql, pos: at + 1}
+	if !between.space() || i == len(sh.constants) || sh.constants[i].class == tokenString || between.pos != sh.constants[i].start {
 		return slot{}, false, false
 	}
 	return slot{constant: i, negative: true}, true, true

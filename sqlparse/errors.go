@@ -104,6 +104,11 @@ func parseError(err error) *SyntaxError {
 		return &SyntaxError{Message: err.Error(), Code: codeInternal}
 	}
 	out := &SyntaxError{Message: e.Message, Position: e.Cursorpos, Code: codeSyntaxError, Hint: hints[e.Message]}
+	if strings.HasSuffix(e.Filename, "parser_parser.c") && e.Message == "invalid Unicode escape" {
+		// Of U&'' and U&"", which parser.c takes apart after the scanner.
+		out.Hint = "Unicode escapes must be \\XXXX or \\+XXXXXX."
+		return out
+	}
 	for _, o := range other {
 		if matches(e.Message, o.message) {
 			out.Code = o.code

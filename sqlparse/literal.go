@@ -69,15 +69,14 @@ func (c *collector) plainInteger(location int32) bool {
 	if location < 0 || int(location) >= len(c.src) {
 		return false
 	}
-	rest := strings.TrimLeft(c.src[location:], "-+( \t\r\n\f")
-	digits := 0
-	for digits < len(rest) && isDigit(rest[digits]) {
-		digits++
+	sc := scanner{text: c.src, pos: int(location)}
+	for sc.space() && (sc.at('-') || sc.at('(')) {
+		sc.pos++
 	}
-	if digits == 0 {
+	if !sc.digits() {
 		return false
 	}
-	return digits == len(rest) || !isIdentifierByte(rest[digits]) && rest[digits] != '.'
+	return sc.pos == len(c.src) || !isIdentifierByte(c.src[sc.pos]) && c.src[sc.pos] != '.'
 }
 
 // decimal is the canonical spelling of an integer's digits.

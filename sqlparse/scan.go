@@ -218,9 +218,19 @@ func (s *scanner) quoted(quote byte, class tokenClass) tokenClass {
 		}
 		s.pos++
 	}
-	if class == tokenQuoted && s.pos-start == 2 { // "" is an error
+	if class == tokenQuoted {
+		if s.pos-start == 2 { // "" is an error
+			return tokenDecline
+		}
+		return class
+	}
+	// Strings with a line break between them are one string; decline whatever
+	// stands between them.
+	end := s.pos
+	if !s.space() || s.at('\'') {
 		return tokenDecline
 	}
+	s.pos = end
 	return class
 }
 
