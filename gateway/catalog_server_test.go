@@ -26,7 +26,7 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	set := pgservertest.Start(t, pgservertest.Options{FsyncOff: true}, "server")
+	set := pgservertest.StartForTest(t, "server")
 	c := &cluster{}
 	for _, name := range []string{"a", "b"} {
 		url, superURL := set.NewDatabase(t, "server")
