@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pgpact/pgpact/migrations"
 )
@@ -52,13 +53,20 @@ type inspection struct {
 	// thorough also reads what takes time or says nothing about the start: rows in
 	// the wrong place, tables that differ, transactions in doubt.
 	thorough bool
+	// inDoubtFor is from what age on a transaction in doubt is worth a warning:
+	// recovery needs seconds.
+	inDoubtFor time.Duration
 
 	servers []*server // the coordinator's first, then the nodes in their order
 }
 
 // inspect is what check prints and serve obeys.
 func inspect(ctx context.Context, cfg *Config, thorough bool) []finding {
-	in := &inspection{cfg: cfg, thorough: thorough}
+	return (&inspection{cfg: cfg, thorough: thorough, inDoubtFor: time.Minute}).run(ctx)
+}
+
+func (in *inspection) run(ctx context.Context) []finding {
+	cfg := in.cfg
 	in.servers = append(in.servers, in.newServer("coordinator", "", cfg.Coordinator.URL))
 	for _, node := range cfg.Nodes {
 		in.servers = append(in.servers, in.newServer("node "+node.Name, node.Name, node.URL))
@@ -73,7 +81,7 @@ func inspect(ctx context.Context, cfg *Config, thorough bool) []finding {
 	}
 	in.inspectPlacement(whole)
 	in.inspectSameness(whole)
-	if thorough {
+	if in.thorough {
 		in.inspectTables(ctx, whole)
 		in.inspectTransactions(ctx, whole)
 	}
@@ -192,7 +200,7 @@ func (in *inspection) inspectNode(ctx context.Context, s *server) {
 	})
 	in.inspectIdentity(ctx, s)
 	if in.thorough {
-		s.inspectPrepared(ctx, in.cluster)
+		s.inspectPrepared(ctx, in.cluster, in.inDoubtFor)
 	}
 }
 

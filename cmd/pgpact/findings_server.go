@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -196,23 +197,20 @@ func serverMessage(err error) string {
 	return err.Error()
 }
 
-// inDoubtAge is from when on check complains: recovery needs seconds.
-const inDoubtAge = "1 minute"
-
 // inspectPrepared looks for prepared transactions that have stayed.
-func (s *server) inspectPrepared(ctx context.Context, c *cluster) {
+func (s *server) inspectPrepared(ctx context.Context, c *cluster, age time.Duration) {
 	rows, err := s.conn.Query(ctx, `SELECT gid, (clock_timestamp() - prepared)::interval(0)::text FROM pg_prepared_xacts
-		WHERE database = current_database() AND prepared < clock_timestamp() - $1::interval ORDER BY prepared`, inDoubtAge)
+		WHERE database = current_database() AND prepared < clock_timestamp() - $1::interval ORDER BY prepared`, age)
 	if err != nil {
 		s.add(warning, "pg_prepared_xacts cannot be read: %v", err)
 		return
 	}
-	var gid, age string
-	_, err = pgx.ForEachRow(rows, []any{&gid, &age}, func() error {
+	var gid, old string
+	_, err = pgx.ForEachRow(rows, []any{&gid, &old}, func() error {
 		if c != nil && strings.HasPrefix(gid, "pgpact/"+c.id+"/") {
-			s.add(warning, "transaction %s has been in doubt for %s: no gateway could finish it; pgpact transactions says more", gid, age)
+			s.add(warning, "transaction %s has been in doubt for %s: no gateway could finish it; pgpact transactions says more", gid, old)
 		} else {
-			s.add(note, "prepared transaction %q is not of this cluster and is %s old: it keeps its locks, and nobody here will touch it", gid, age)
+			s.add(note, "prepared transaction %q is not of this cluster and is %s old: it keeps its locks, and nobody here will touch it", gid, old)
 		}
 		return nil
 	})

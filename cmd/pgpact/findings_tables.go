@@ -107,7 +107,7 @@ func (in *inspection) inspectTransactions(ctx context.Context, f *findings) {
 		return
 	}
 	for _, t := range list {
-		if t.Age >= time.Minute && len(t.Prepared) == 0 {
+		if t.Age >= in.inDoubtFor && len(t.Prepared) == 0 {
 			f.add(warning, "transaction %s was decided (%s) %s ago and is still not applied everywhere; pgpact transactions says more",
 				t.ID, t.Decision, t.Age.Round(time.Second))
 		}
