@@ -1,0 +1,416 @@
+package gateway
+
+import (
+	"slices"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgpact/pgpact/sqlparse"
+)
+
+// The extended protocol, so that no client can tell it from Postgres and yet no
+// question to a node costs a round trip of its own if it can be helped.
+//
+// Whether a Parse or a Bind is right is for a node to say. But the usual series
+// Parse, Bind, Describe, Execute, Sync goes to a node as one series anyway; so
+// the answers to the first three are *pending* until Execute comes, and are
+// then the node's own. If something else comes instead, what is pending is
+// settled first: from the cache of descriptions, or by asking a node.
+
+// pending are replies owed to the client, oldest first. Nothing that follows
+// them may be sent before them.
+type pending struct {
+	parse    *statement // ParseComplete of this statement
+	bind     *portal    // BindComplete of this portal, of that statement if there is one
+	describe bool       // and the description of that portal
+}
+
+// extendedMessage serves one message of the extended protocol.
+func (s *session) extendedMessage(kind byte, body []byte) error {
+	switch kind {
+	case 'P':
+		return s.parseMessage(body)
+	case 'B':
+		return s.bindMessage(body)
+	case 'D':
+		return s.describeMessage(body)
+	case 'E':
+		return s.executeMessage(body)
+	case 'C':
+		return s.closeMessage(body)
+	default: // Flush
+		if err := s.settle(); err != nil {
+			return err
+		}
+		return s.client.flush()
+	}
+}
+
+// decodeMessage decodes with pgproto3, whose decoders check every length.
+func decodeMessage(msg pgproto3.FrontendMessage, body []byte) error {
+	if err := msg.Decode(body); err != nil {
+		return sqlError(pgerrcode.ProtocolViolation, "invalid message format")
+	}
+	return nil
+}
+
+func (s *session) parseMessage(body []byte) error {
+	if err := s.settle(); err != nil {
+		return err
+	}
+	var msg pgproto3.Parse
+	if err := decodeMessage(&msg, body); err != nil {
+		return err
+	}
+	if msg.Name == "" {
+		s.dropUnnamed()
+	}
+	parsed, err := s.gw.parser.Parse(msg.Query)
+	if err != nil {
+		return err
+	}
+	if len(parsed) > 1 {
+		return sqlError(pgerrcode.SyntaxError, "cannot insert multiple commands into a prepared statement")
+	}
+	st := &statement{name: msg.Name, sql: msg.Query, oids: msg.ParameterOIDs}
+	if len(parsed) == 1 {
+		st.parsed = &parsed[0]
+		if s.state == failed && !exits(st.parsed) {
+			return errAborted
+		}
+	}
+	if st.name != "" && s.statements[st.name] != nil {
+		return sqlErrorf(pgerrcode.DuplicatePreparedStatement, "prepared statement %q already exists", st.name)
+	}
+	if len(s.statements) >= s.gw.cfg.MaxStatements {
+		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "too many prepared statements (limit %d)", s.gw.cfg.MaxStatements)
+	}
+	if s.statements == nil {
+		s.statements = map[string]*statement{}
+	}
+	st.key = s.statementKey(st.sql, st.oids)
+	s.statements[st.name] = st
+	if st.description = st.ownDescription(); st.description != nil {
+		s.client.send(&pgproto3.ParseComplete{})
+		return nil
+	}
+	s.pending.parse = st
+	return nil
+}
+
+func (s *session) bindMessage(body []byte) error {
+	p := &portal{}
+	// The parameters must outlive the read buffer.
+	if err := decodeMessage(&p.bind, slices.Clone(body)); err != nil {
+		return err
+	}
+	p.name = p.bind.DestinationPortal
+	p.statement = s.statements[p.bind.PreparedStatement]
+	if s.pending.bind != nil || s.pending.parse != p.statement {
+		if err := s.settle(); err != nil {
+			return err
+		}
+	}
+	if err := s.bindPortal(p); err != nil {
+		// The error belongs behind the answer to Parse, which may be an error
+		// itself: a table that does not exist is no question of routing.
+		if settled := s.settle(); settled != nil {
+			return settled
+		}
+		return err
+	}
+	s.portals.add(p)
+	if p.statement.runsHere() {
+		s.client.send(&pgproto3.BindComplete{})
+		return nil
+	}
+	s.pending.bind = p
+	return nil
+}
+
+// bindPortal checks a Bind as far as that can be done without a node, and finds
+// out where it leads.
+func (s *session) bindPortal(p *portal) error {
+	st := p.statement
+	if st == nil {
+		return noStatement(p.bind.PreparedStatement)
+	}
+	params := len(p.bind.Parameters)
+	if n := len(p.bind.ParameterFormatCodes); n > 1 && n != params {
+		return sqlErrorf(pgerrcode.ProtocolViolation, "bind message has %d parameter formats but %d parameters", n, params)
+	}
+	if params != st.params() {
+		return sqlErrorf(pgerrcode.ProtocolViolation,
+			"bind message supplies %d parameters, but prepared statement %q requires %d", params, st.name, st.params())
+	}
+	for _, format := range slices.Concat(p.bind.ParameterFormatCodes, p.bind.ResultFormatCodes) {
+		if format != 0 && format != 1 {
+			return sqlErrorf(pgerrcode.InvalidParameterValue, "unsupported format code: %d", format)
+		}
+	}
+	if s.state == failed && st.parsed != nil && (!exits(st.parsed) || params > 0) {
+		return errAborted
+	}
+	if p.name != "" && s.portals.get(p.name) != nil {
+		return sqlErrorf(pgerrcode.DuplicateCursor, "cursor %q already exists", p.name)
+	}
+	if len(s.portals.byName) >= s.gw.cfg.MaxPortals {
+		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "too many portals (limit %d)", s.gw.cfg.MaxPortals)
+	}
+	if s.block != nil {
+		p.level = len(s.block.savepoints)
+	}
+	if st.runsHere() || st.routedLate() {
+		return nil
+	}
+	return s.routePortal(p)
+}
+
+// routePortal asks the router, and, if that needs the parameters' types, a node
+// first.
+func (s *session) routePortal(p *portal) error {
+	st := p.statement
+	bound := boundValues{values: p.bind.Parameters, formats: p.bind.ParameterFormatCodes, types: st.oids}
+	if st.description != nil {
+		bound.types = st.description.params
+	}
+	var err error
+	p.route, err = s.gw.router.route(s.interrupt.context(), st.parsed, &bound, &s.routing)
+	if err != errParameterTypes {
+		return err
+	}
+	if err := s.describeStatement(st); err != nil {
+		return err
+	}
+	bound.types = st.description.params
+	p.route, err = s.gw.router.route(s.interrupt.context(), st.parsed, &bound, &s.routing)
+	return err
+}
+
+func (s *session) describeMessage(body []byte) error {
+	var msg pgproto3.Describe
+	if err := decodeMessage(&msg, body); err != nil {
+		return err
+	}
+	switch msg.ObjectType {
+	case 'S':
+		return s.describeNamed(msg.Name)
+	case 'P':
+		p := s.portals.get(msg.Name)
+		if p != nil && s.pending.bind == p && !s.pending.describe {
+			s.pending.describe = true
+			return nil
+		}
+		if err := s.settle(); err != nil {
+			return err
+		}
+		if p == nil {
+			return noPortal(msg.Name)
+		}
+		return s.describePortal(p)
+	}
+	return sqlErrorf(pgerrcode.ProtocolViolation, "invalid DESCRIBE message subtype %d", msg.ObjectType)
+}
+
+func (s *session) describeNamed(name string) error {
+	if err := s.settle(); err != nil {
+		return err
+	}
+	st := s.statements[name]
+	if st == nil {
+		return noStatement(name)
+	}
+	if s.state == failed && st.parsed != nil && st.parsed.Returns {
+		return errAborted
+	}
+	if err := s.describeStatement(st); err != nil {
+		return err
+	}
+	s.client.send(&pgproto3.ParameterDescription{ParameterOIDs: st.description.params})
+	s.client.sendRaw(st.description.frame)
+	return nil
+}
+
+func (s *session) describePortal(p *portal) error {
+	st := p.statement
+	if s.state == failed && st.parsed != nil && st.parsed.Returns {
+		return errAborted
+	}
+	if err := s.describeStatement(st); err != nil {
+		return err
+	}
+	if !st.description.returnsRows() {
+		s.client.sendRaw(st.description.frame)
+		return nil
+	}
+	if err := st.description.formatsFit(p.bind.ResultFormatCodes); err != nil {
+		return err
+	}
+	s.client.send(st.description.rowDescription(p.bind.ResultFormatCodes))
+	return nil
+}
+
+func (s *session) executeMessage(body []byte) error {
+	var msg pgproto3.Execute
+	if err := decodeMessage(&msg, body); err != nil {
+		return err
+	}
+	p := s.portals.get(msg.Portal)
+	if s.pending.bind != p || p == nil || p.statement.runsHere() {
+		if err := s.settle(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case p == nil:
+		return noPortal(msg.Portal)
+	case p.statement.parsed == nil:
+		s.client.send(&pgproto3.EmptyQueryResponse{})
+		return nil
+	case int32(msg.MaxRows) < 0:
+		msg.MaxRows = 0 // all, as for Postgres
+	}
+	return s.runPortal(p, msg.MaxRows)
+}
+
+func (s *session) closeMessage(body []byte) error {
+	if err := s.settle(); err != nil {
+		return err
+	}
+	var msg pgproto3.Close
+	if err := decodeMessage(&msg, body); err != nil {
+		return err
+	}
+	switch msg.ObjectType {
+	case 'S':
+		delete(s.statements, msg.Name)
+	case 'P':
+		if err := s.closePortal(msg.Name); err != nil {
+			return err
+		}
+	default:
+		return sqlErrorf(pgerrcode.ProtocolViolation, "invalid CLOSE message subtype %d", msg.ObjectType)
+	}
+	s.client.send(&pgproto3.CloseComplete{})
+	return nil
+}
+
+// syncMessage ends a pipeline: its implicit transaction commits, errors are
+// over.
+func (s *session) syncMessage() {
+	if !s.skipping {
+		err := s.settle()
+		if err == nil {
+			err = s.advance(onFinish)
+		}
+		if err != nil {
+			s.report(err)
+		}
+	}
+	if s.block == nil {
+		s.portals.clear()
+	}
+	s.skipping, s.inSeries = false, false
+	s.readyForQuery()
+}
+
+// settle sends the replies that are owed, after a node has said that they are
+// true.
+func (s *session) settle() error {
+	switch {
+	case s.pending.bind != nil:
+		return s.settleBind(s.pending.bind)
+	case s.pending.parse != nil:
+		if err := s.describeStatement(s.pending.parse); err != nil {
+			return err
+		}
+		s.pending.parse = nil
+		s.client.send(&pgproto3.ParseComplete{})
+	}
+	return nil
+}
+
+// settleBind has a node check a portal that is not executed yet. Execute will
+// bind it again: what is bound outside a block is gone with this exchange.
+func (s *session) settleBind(p *portal) error {
+	x := &s.x
+	*x = execution{st: p.statement.parsed, portal: p, describe: s.pending.describe}
+	s.pending.describe = false
+	r, err := s.route(x)
+	if err != nil {
+		return err
+	}
+	r.writes, r.taints = false, false // nothing is run
+	if r.multi() {
+		r.nodes = r.nodes[:1]
+	}
+	return s.onNodes(x, &r)
+}
+
+// abandonPending forgets what an error has made void.
+func (s *session) abandonPending() {
+	if st := s.pending.parse; st != nil && s.statements[st.name] == st {
+		delete(s.statements, st.name)
+	}
+	if p := s.pending.bind; p != nil && s.portals.get(p.name) == p {
+		s.portals.remove(p.name)
+	}
+	s.pending = pending{}
+}
+
+// runsHere tells whether the gateway runs the statement without sending it to a
+// node as it is.
+func (st *statement) runsHere() bool {
+	if st.parsed == nil || controlsTransaction(st.parsed) {
+		return true
+	}
+	switch st.parsed.Kind {
+	case sqlparse.Set, sqlparse.SetConstraints, sqlparse.Reset, sqlparse.Discard, sqlparse.Deallocate, sqlparse.Unlisten:
+		return true
+	case sqlparse.Show:
+		return isOwnSetting(st.parsed.Setting.Name)
+	case sqlparse.CloseCursor:
+		return st.parsed.All
+	}
+	return false
+}
+
+// routedLate tells whether the statement's node is known only when it is run,
+// and not from the router.
+func (st *statement) routedLate() bool {
+	switch st.parsed.Kind {
+	case sqlparse.Show, sqlparse.Fetch, sqlparse.Move, sqlparse.CloseCursor, sqlparse.Prepare, sqlparse.Execute:
+		return true
+	}
+	return false
+}
+
+// controlsTransaction tells whether the statement begins or ends a transaction
+// or a part of one.
+func controlsTransaction(st *sqlparse.Statement) bool {
+	switch st.Kind {
+	case sqlparse.Begin, sqlparse.Commit, sqlparse.Rollback, sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo,
+		sqlparse.PrepareTransaction, sqlparse.CommitPrepared, sqlparse.RollbackPrepared:
+		return true
+	}
+	return false
+}
+
+func noStatement(name string) error {
+	if name == "" {
+		return sqlError(pgerrcode.InvalidSQLStatementName, "unnamed prepared statement does not exist")
+	}
+	return sqlErrorf(pgerrcode.InvalidSQLStatementName, "prepared statement %q does not exist", name)
+}
+
+func noPortal(name string) error {
+	return sqlErrorf(pgerrcode.InvalidCursorName, "portal %q does not exist", name)
+}
+
+// dropUnnamed drops the unnamed statement and portal, as every simple query and
+// every Parse without a name does.
+func (s *session) dropUnnamed() { delete(s.statements, "") }
+
+// dropStatements drops all prepared statements.
+func (s *session) dropStatements() { clear(s.statements) }

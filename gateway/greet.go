@@ -1,0 +1,180 @@
+package gateway
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgpact/pgpact/participant"
+)
+
+// greet starts the session as Postgres does after authentication: settings from
+// the start-up packet, ParameterStatus, BackendKeyData, ReadyForQuery. An error
+// is FATAL to the client.
+func (s *session) greet() error {
+	values, err := startupSettings(s.client.startup)
+	if err != nil {
+		return err
+	}
+	s.startupValues = values
+	s.startup = participant.NewSettings(values)
+	s.settings = s.startup
+	s.routing.user = s.gw.nodes[0].User() // whom $user in the search path stands for there
+	parameters, err := s.startParameters(values)
+	if err != nil {
+		return err
+	}
+	s.reported.initial = parameters
+	s.settingsKey = "\x00" // other than any
+	s.settingsChanged()
+	own := map[string]string{
+		"application_name": values["application_name"], "session_authorization": s.user(), "is_superuser": "off",
+	}
+	s.reported.changed = own
+	names := slices.Collect(maps.Keys(parameters))
+	for name := range own {
+		if _, known := parameters[name]; !known {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		s.client.send(&pgproto3.ParameterStatus{Name: name, Value: s.reported.get(name)})
+	}
+	s.client.send(&pgproto3.BackendKeyData{ProcessID: s.client.pid, SecretKey: keyBytes(s.client.secret)})
+	s.readyForQuery()
+	return nil
+}
+
+// user is who the client says it is.
+func (s *session) user() string { return s.client.startup["user"] }
+
+// startupSettings are the session parameters of a start-up packet. Those in
+// options come first: a parameter of its own wins over them.
+func startupSettings(startup map[string]string) (map[string]string, error) {
+	values := map[string]string{}
+	if err := parseOptions(startup["options"], values); err != nil {
+		return nil, err
+	}
+	for name, value := range startup {
+		switch name {
+		case "user", "database", "options", "replication":
+		default:
+			values[strings.ToLower(name)] = value
+		}
+	}
+	for name, value := range values {
+		switch {
+		case isOwnSetting(name):
+			return nil, frontError(pgerrcode.UndefinedObject, "unrecognized configuration parameter "+strconv.Quote(name))
+		case name == "role" || name == "session_authorization":
+			return nil, frontError(pgerrcode.FeatureNotSupported, "setting "+strconv.Quote(name)+" is not supported through the gateway")
+		}
+		if err := checkValue(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+// parseOptions reads -c name=value and --name=value as postgres does on its
+// command line; a backslash takes the next character as it is.
+func parseOptions(options string, values map[string]string) error {
+	words := splitOptions(options)
+	for i := 0; i < len(words); i++ {
+		var setting string
+		switch word := words[i]; {
+		case word == "-c" && i+1 < len(words):
+			i++
+			setting = words[i]
+		case strings.HasPrefix(word, "-c") && len(word) > 2:
+			setting = word[2:]
+		case strings.HasPrefix(word, "--"):
+			setting = word[2:]
+		default:
+			return frontError(pgerrcode.SyntaxError, "invalid command-line argument for server process: "+word)
+		}
+		name, value, found := strings.Cut(setting, "=")
+		if !found {
+			return frontError(pgerrcode.SyntaxError, "-c "+setting+" requires a value")
+		}
+		values[strings.ToLower(strings.ReplaceAll(name, "-", "_"))] = value
+	}
+	return nil
+}
+
+func splitOptions(options string) []string {
+	var words []string
+	var word strings.Builder
+	inWord := false
+	for i := 0; i < len(options); i++ {
+		switch c := options[i]; {
+		case c == '\\' && i+1 < len(options):
+			i++
+			word.WriteByte(options[i])
+			inWord = true
+		case strings.IndexByte(" \t\n\v\f\r", c) >= 0:
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			inWord = false
+		default:
+			word.WriteByte(c)
+			inWord = true
+		}
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	return words
+}
+
+// startParameters are the reported parameters a session with these settings
+// begins with. A node says them, and refuses settings that are not valid; its
+// answer is kept for a while.
+func (s *session) startParameters(values map[string]string) (map[string]string, error) {
+	checked := maps.Clone(values)
+	delete(checked, "application_name") // everything is valid there
+	key := participant.NewSettings(checked).Key()
+	if known, ok := s.gw.greetings.Get(key); ok && time.Since(known.at) < greetingLife {
+		return known.parameters, nil
+	}
+	parameters, err := s.gw.askParameters(s.interrupt.context(), participant.NewSettings(checked))
+	switch {
+	case err == nil:
+		s.gw.greetings.Add(key, greeting{parameters: parameters, at: time.Now()})
+		return parameters, nil
+	case isUnreachable(err):
+		// Nobody can be asked. What the last node said is near enough, and the
+		// session may be for a node that comes back.
+		if known, ok := s.gw.greetings.Get(key); ok {
+			return known.parameters, nil
+		}
+		return *s.gw.latest.Load(), nil
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return nil, pgErr
+	}
+	pgErr, _ := clientError(err)
+	return nil, pgErr
+}
+
+// greetingLife is how long a node's reported parameters are taken for current.
+const greetingLife = time.Minute
+
+type greeting struct {
+	parameters map[string]string
+	at         time.Time
+}
+
+func keyBytes(secret uint32) []byte {
+	return []byte{byte(secret >> 24), byte(secret >> 16), byte(secret >> 8), byte(secret)}
+}

@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgerrcode"
+
+	"github.com/pgpact/pgpact/participant"
+	"github.com/pgpact/pgpact/sqlparse"
+)
+
+// perform runs one statement of either protocol. What concerns the transaction
+// or the session is done here, by the gateway; all else goes to the nodes that
+// the router names.
+func (s *session) perform(x *execution) error {
+	if done, err := s.performControl(x.st); done {
+		return err
+	}
+	if refusal := transitions[s.state][onStatement].refusal; refusal != nil {
+		return refusal
+	}
+	switch x.st.Kind {
+	case sqlparse.Set, sqlparse.SetConstraints, sqlparse.Reset:
+		return s.performSetting(x)
+	case sqlparse.Discard:
+		return s.discard(x.st)
+	case sqlparse.Show:
+		if isOwnSetting(x.st.Setting.Name) {
+			return s.showOwn(x)
+		}
+	case sqlparse.Deallocate:
+		return s.deallocate(x.st)
+	case sqlparse.CloseCursor:
+		if x.st.All {
+			return s.closeAllCursors()
+		}
+	case sqlparse.Unlisten:
+		s.complete("UNLISTEN") // nobody listens
+		return nil
+	}
+	r, err := s.route(x)
+	if err != nil {
+		return err
+	}
+	if err := s.onNodes(x, &r); err != nil {
+		return err
+	}
+	if x.st.Kind == sqlparse.DeclareCursor && s.block != nil {
+		s.block.declare(x.st.Prepared, s.branches[0].Node())
+	}
+	return nil
+}
+
+// performControl runs transaction control; done is false for other statements.
+func (s *session) performControl(st *sqlparse.Statement) (done bool, err error) {
+	switch st.Kind {
+	case sqlparse.Begin:
+		return true, s.begin(st)
+	case sqlparse.Commit, sqlparse.Rollback:
+		return true, s.endTransaction(st)
+	case sqlparse.Savepoint:
+		return true, s.setSavepoint(st)
+	case sqlparse.Release:
+		return true, s.releaseSavepoint(st)
+	case sqlparse.RollbackTo:
+		return true, s.rollbackTo(st)
+	case sqlparse.PrepareTransaction:
+		return true, errPrepareTransaction
+	case sqlparse.CommitPrepared, sqlparse.RollbackPrepared:
+		return true, errPrepareTransaction
+	}
+	return false, nil
+}
+
+var errPrepareTransaction = withHint(
+	sqlError(pgerrcode.FeatureNotSupported, "two-phase commit by the client is not supported through the gateway"),
+	"COMMIT is atomic over all nodes. SET LOCAL pgpact.idempotency_key makes it safe to repeat.")
+
+// exits tells whether a statement is accepted in a failed block.
+func exits(st *sqlparse.Statement) bool {
+	switch st.Kind {
+	case sqlparse.Commit, sqlparse.Rollback, sqlparse.RollbackTo:
+		return true
+	}
+	return false
+}
+
+// begin runs BEGIN and START TRANSACTION. No node hears of it before the first
+// statement that needs one.
+func (s *session) begin(st *sqlparse.Statement) error {
+	modes := modesOf(st.Transaction)
+	fresh := s.block == nil
+	if err := s.advanceTo(onBegin, modes); err != nil {
+		return err
+	}
+	if !fresh {
+		// Postgres runs the options of a superfluous BEGIN as SET TRANSACTION.
+		if err := s.setModes(modes); err != nil {
+			return err
+		}
+	}
+	if st.Transaction != nil && st.Transaction.Start {
+		s.complete("START TRANSACTION")
+	} else {
+		s.complete("BEGIN")
+	}
+	return nil
+}
+
+// anyNode is the route of statements that every node answers alike.
+var anyNode = route{anyNode: true}
+
+// route says where the statement runs.
+func (s *session) route(x *execution) (route, error) {
+	switch x.st.Kind {
+	case sqlparse.Show:
+		return anyNode, nil
+	case sqlparse.Fetch, sqlparse.Move, sqlparse.CloseCursor:
+		return s.cursorRoute(x.st)
+	case sqlparse.Prepare, sqlparse.Execute:
+		return route{}, withHint(
+			sqlErrorf(pgerrcode.FeatureNotSupported, "%s is not supported through the gateway", kindName(x.st)),
+			"Use the prepared statements of the protocol, as drivers do.")
+	}
+	if x.portal != nil {
+		return x.portal.route, nil
+	}
+	return s.gw.router.route(s.interrupt.context(), x.st, nil, &s.routing)
+}
+
+func kindName(st *sqlparse.Statement) string {
+	if st.Kind == sqlparse.Prepare {
+		return "PREPARE"
+	}
+	return "EXECUTE"
+}
+
+// cursorRoute finds the node where a cursor was declared. Cursors end with the
+// transaction: WITH HOLD is refused.
+func (s *session) cursorRoute(st *sqlparse.Statement) (route, error) {
+	if s.block != nil {
+		if node := s.block.cursors[st.Prepared]; node != nil {
+			return route{nodes: []*participant.Node{node}}, nil
+		}
+	}
+	return route{}, sqlError(pgerrcode.InvalidCursorName, fmt.Sprintf("cursor %q does not exist", st.Prepared))
+}
+
+// declare remembers where a cursor is.
+func (b *block) declare(name string, node *participant.Node) {
+	if b.cursors == nil {
+		b.cursors = map[string]*participant.Node{}
+	}
+	b.cursors[name] = node
+}
+
+func (s *session) closeAllCursors() error {
+	if s.block != nil && len(s.block.cursors) > 0 {
+		if err := s.block.broadcast("CLOSE ALL"); err != nil {
+			return err
+		}
+		s.block.cursors = nil
+	}
+	s.complete("CLOSE CURSOR ALL")
+	return nil
+}

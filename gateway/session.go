@@ -1,0 +1,238 @@
+package gateway
+
+// Life of an UPDATE, step 3: the session. It reads the client's messages one by
+// one and holds what Postgres holds per connection: the state of the
+// transaction (state.go), settings, prepared statements and portals.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgpact/pgpact/internal/pgwire"
+	"github.com/pgpact/pgpact/participant"
+)
+
+// session is one client's session. It belongs to one goroutine, interrupt
+// excepted.
+type session struct {
+	gw        *Gateway
+	client    *client
+	interrupt interrupt
+
+	state txState
+	block *block // nil exactly when state is idle
+
+	startup       participant.Settings // what RESET returns to
+	startupValues map[string]string    // the same
+	settings      participant.Settings // what SET has made of it, committed
+	reported      reportedParameters   // what the client was told
+	// What follows from the settings, as of settingsKey.
+	settingsKey string
+	planKey     string // part of the settings that decides what statements mean
+	routing     routeSession
+	timeouts    idleTimeouts
+
+	statements map[string]*statement // by the client's name; "" is the unnamed one
+	portals    portalSet
+	pending    pending // replies of the extended protocol that are owed
+	inSeries   bool    // messages of the extended protocol since the last Sync
+	skipping   bool    // an error happened: discard everything until Sync
+
+	// hold keeps the next CommandComplete back in held: it must not be sent
+	// before the commit that belongs to it.
+	hold bool
+	held []byte
+
+	x        execution // the statement being run; one object, used again and again
+	branches []*participant.Branch
+}
+
+// serve is the session of one authenticated client, from the greeting to its
+// end.
+func (gw *Gateway) serve(ctx context.Context, c *client) error {
+	s := &session{gw: gw, client: c}
+	s.interrupt.session = ctx
+	c.onCancel(func() { s.interrupt.fire(errCanceled) })
+	// A client that vanishes, or a shutdown that has run out of patience, stops
+	// what runs at the nodes.
+	stop := context.AfterFunc(ctx, func() { s.interrupt.fire(context.Cause(ctx)) })
+	defer stop()
+	defer s.close()
+	if err := s.greet(); err != nil {
+		return err
+	}
+	return s.run()
+}
+
+// close ends what the client left behind. An open block is rolled back.
+func (s *session) close() {
+	s.client.onCancel(nil)
+	s.interrupt.stop()
+	if s.block != nil && s.block.t != nil {
+		s.block.t.Rollback()
+	}
+}
+
+// errTerminate ends the message loop: the client has said Terminate.
+var errTerminate = errors.New("terminate")
+
+func (s *session) run() error {
+	for {
+		if !s.inSeries && s.client.reader.Buffered() == 0 {
+			if err := s.client.flush(); err != nil {
+				return err
+			}
+		}
+		frame, err := s.client.next(s.wait())
+		if err != nil {
+			return s.waitError(err)
+		}
+		s.interrupt.enter()
+		err = s.handle(frame)
+		s.interrupt.leave()
+		switch {
+		case err == errTerminate:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// wait says how the session waits for its client.
+func (s *session) wait() wait {
+	w := wait{idle: s.state == idle && !s.inSeries}
+	if !s.inSeries {
+		if s.state == idle {
+			w.timeout = s.timeouts.session
+		} else {
+			w.timeout = s.timeouts.inBlock
+		}
+	}
+	return w
+}
+
+// waitError is why the session ends while it waits.
+func (s *session) waitError(err error) error {
+	switch {
+	case err != errWaitTimeout:
+		return err
+	case s.state == idle:
+		return frontError("57P05", "terminating connection due to idle-session timeout")
+	}
+	return frontError(pgerrcode.IdleInTransactionSessionTimeout, "terminating connection due to idle-in-transaction timeout")
+}
+
+// handle serves one message. An error ends the session; errors of statements
+// are told to the client inside.
+func (s *session) handle(frame pgwire.Frame) error {
+	body := frame.Body()
+	switch frame.Type() {
+	case 'S':
+		s.syncMessage()
+		return nil
+	case 'X':
+		return errTerminate
+	}
+	if s.skipping {
+		return nil
+	}
+	switch frame.Type() {
+	case 'Q':
+		s.queryMessage(body)
+		return nil
+	case 'P', 'B', 'D', 'E', 'C', 'H':
+		s.inSeries = true
+		if err := s.extendedMessage(frame.Type(), body); err != nil {
+			s.skipping = true
+			s.report(err)
+			return s.client.flush() // Postgres shows an error at once
+		}
+		return nil
+	case 'F':
+		s.report(sqlError(pgerrcode.FeatureNotSupported, "the function call protocol is not supported"))
+		s.readyForQuery()
+		return nil
+	case 'd', 'c', 'f':
+		return nil // the rest of a COPY that has failed, as Postgres takes it
+	}
+	return frontError(pgerrcode.ProtocolViolation, fmt.Sprintf("invalid frontend message type %d", frame.Type()))
+}
+
+// report tells the client that a statement, or a message, failed, and moves the
+// transaction on accordingly.
+func (s *session) report(err error) {
+	pgErr, known := clientError(err)
+	if !known {
+		s.gw.logger.Error("statement failed for a reason of ours", "pid", s.client.pid, "err", err)
+	} else if pgErr.Code == pgerrcode.ConnectionFailure {
+		s.gw.logger.Warn("statement failed", "pid", s.client.pid, "err", err)
+	}
+	s.hold, s.held = false, s.held[:0]
+	s.client.send(errorResponse(pgErr))
+	s.abandonPending()
+	// Rolling back cannot fail, and no error is refused.
+	_ = s.advance(onError)
+}
+
+// readyForQuery ends the answer to a query or a pipeline.
+func (s *session) readyForQuery() {
+	s.client.send(&pgproto3.ReadyForQuery{TxStatus: s.state.ready()})
+}
+
+// complete sends a statement's tag, or keeps it back until its commit.
+func (s *session) complete(tag string) {
+	// Encoding fails beyond 1 GiB only.
+	frame, _ := (&pgproto3.CommandComplete{CommandTag: []byte(tag)}).Encode(nil)
+	s.completeRaw(frame)
+}
+
+func (s *session) completeRaw(frame []byte) {
+	if s.hold {
+		s.held = append(s.held[:0], frame...)
+		return
+	}
+	s.client.sendRaw(frame)
+}
+
+// sendHeld sends the tag that was kept back.
+func (s *session) sendHeld() {
+	s.hold = false
+	if len(s.held) > 0 {
+		s.client.sendRaw(s.held)
+		s.held = s.held[:0]
+	}
+}
+
+// warn sends a warning of our own, unless the client does not want any.
+func (s *session) warn(warning *pgconn.PgError) {
+	if level, _ := s.current().Get("client_min_messages"); level == "error" {
+		return
+	}
+	msg := noticeResponse(warning)
+	msg.Severity, msg.SeverityUnlocalized = "WARNING", "WARNING"
+	s.client.send(msg)
+}
+
+// current are the settings in force.
+func (s *session) current() participant.Settings {
+	if s.block != nil {
+		return s.block.local
+	}
+	return s.settings
+}
+
+// cString reads a message whose body is one zero-terminated string.
+func cString(body []byte) (string, error) {
+	end := bytes.IndexByte(body, 0)
+	if end < 0 || end != len(body)-1 {
+		return "", sqlError(pgerrcode.ProtocolViolation, "invalid message format")
+	}
+	return string(body[:end]), nil
+}
