@@ -351,6 +351,10 @@ func (c *Conn) quiesce() error {
 			return c.fail(ErrCancelPending)
 		}
 	}
+	if c.deadline.IsZero() { // nothing else bounds the wait for a node that hangs
+		c.SetDeadline(time.Now().Add(c.node.cfg.ConnectTimeout))
+		defer c.SetDeadline(time.Time{})
+	}
 	// What the caller has appended must wait for the empty round trip.
 	waiting, expected := c.out, c.awaiting
 	c.out, c.awaiting = nil, 0
@@ -391,6 +395,8 @@ func (c *Conn) apply(to Settings) error {
 	if sql == "" {
 		return nil
 	}
+	c.SetDeadline(time.Now().Add(c.node.cfg.ConnectTimeout)) // it is part of getting a connection
+	defer c.SetDeadline(time.Time{})
 	a, err := c.exchange(sql)
 	if err != nil {
 		return err

@@ -101,6 +101,10 @@ func (a *adminConn) close() {
 func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
 	n.admin.mu.Lock()
 	defer n.admin.mu.Unlock()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(n.cfg.ConnectTimeout)
+	}
 	if n.admin.conn != nil && !alive(n.admin.conn.nc) {
 		n.admin.conn.Abandon(errors.New("closed by the server"))
 	}
@@ -109,23 +113,26 @@ func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
+		c.SetDeadline(deadline)
 		// A look must never wait behind somebody's lock, and what it reads must
 		// not depend on the role's settings.
 		if a, err := c.exchange("SET lock_timeout='2s';SET statement_timeout='10s';SET synchronous_commit=on;" +
 			"SET client_min_messages=warning;SET default_transaction_isolation='read committed';SET application_name='pgpact recovery'"); err != nil {
 			return answer{}, err
 		} else if a.err != nil {
+			c.Abandon(a.err)
 			return answer{}, a.err
 		}
 		n.admin.conn = c
 	}
 	c := n.admin.conn
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(n.cfg.ConnectTimeout)
-	}
 	c.SetDeadline(deadline)
+	// A shutdown must not wait for a node that hangs.
+	stop := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
 	a, err := c.exchange(sql)
+	if !stop() {
+		c.Abandon(context.Cause(ctx)) // its deadline is nobody's any more
+	}
 	if err != nil {
 		return a, err
 	}

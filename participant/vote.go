@@ -2,6 +2,8 @@ package participant
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// cancelGrace is how long an answer is waited for after a cancel was sent at
-// the deadline.
+// cancelGrace is how long before the deadline a cancel is sent, at most half of
+// the time there is.
 const cancelGrace = time.Second
 
 // Tags of the statements whose completion is a fact of the protocol. Anything
@@ -68,7 +70,12 @@ func prepareSQL(gid GID, participants []string) string {
 	s.WriteByte(',')
 	s.WriteString(strconv.FormatInt(gid.Sequence, 10))
 	s.WriteString(",'{")
-	s.WriteString(strings.Join(participants, ","))
+	for i, name := range participants {
+		if i > 0 {
+			s.WriteByte(',')
+		}
+		s.WriteString(`"` + name + `"`) // quoted, or a node named null would be none
+	}
 	s.WriteString("}');PREPARE TRANSACTION '")
 	s.WriteString(gid.String())
 	s.WriteByte('\'')
@@ -100,37 +107,41 @@ func judgePrepare(a answer, status byte) Vote {
 	for _, w := range a.warnings {
 		if w.after >= tagsBeforePrepare {
 			warned = true
-			vote.Err = w.notice
+			// Not the notice itself: it is no error, and must not reach a client as one.
+			vote.Err = fmt.Errorf("PREPARE TRANSACTION was answered with a warning: %s (%s)", w.notice.Message, w.notice.Code)
 		} else {
 			vote.Notices = append(vote.Notices, w.notice)
 		}
 	}
-	prepared := len(a.tags) == tagsBeforePrepare+1 && a.lastTag() == tagPrepare
+	vote.Prepared = slices.Contains(a.tags, tagPrepare) // wherever it stands
 	switch {
 	case a.err != nil:
 		vote.Err = a.err
-		vote.Prepared = prepared
-	case !prepared:
-		vote.Err = errors.New("PREPARE TRANSACTION was answered " + strconv.Quote(a.lastTag()))
+	case len(a.tags) != tagsBeforePrepare+1 || a.lastTag() != tagPrepare:
+		vote.Err = fmt.Errorf("PREPARE TRANSACTION was answered %q", a.lastTag())
 	case status != 'I':
 		vote.Err = errors.New("PREPARE TRANSACTION left the connection in a transaction")
-		vote.Prepared = true
-	case warned:
-		vote.Prepared = true
-	default:
-		vote.Yes, vote.Prepared = true, true
+	case !warned:
+		vote.Yes = true
 	}
 	return vote
 }
 
-// collectUntil is collect with a bound: at the deadline a cancel is sent, and
-// the answer to that is waited for a little longer.
+// collectUntil is collect with a bound: shortly before the deadline a cancel is
+// sent, and the answer to that is waited for until the deadline.
 func (c *Conn) collectUntil(deadline time.Time) (answer, error) {
+	left := time.Until(deadline)
 	c.SetDeadline(deadline)
 	defer c.SetDeadline(time.Time{})
-	stop := time.AfterFunc(time.Until(deadline)-cancelGrace, c.Cancel)
+	asked := make(chan struct{})
+	timer := time.AfterFunc(left-min(cancelGrace, left/2), func() {
+		c.Cancel()
+		close(asked)
+	})
 	a, err := c.collect()
-	stop.Stop()
+	if !timer.Stop() {
+		<-asked // so that quiesce knows of it before anything else is sent
+	}
 	return a, err
 }
 
