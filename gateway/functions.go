@@ -29,6 +29,9 @@ var harmlessVolatile = map[string]bool{
 	"pg_sleep": true, "pg_sleep_for": true, "pg_sleep_until": true,
 }
 
+// assignsID are functions that are stable and yet give the transaction an id.
+var assignsID = map[string]bool{"txid_current": true, "pg_current_xact_id": true}
+
 // sequenceFunctions read or advance a sequence.
 var sequenceFunctions = map[string]bool{
 	"nextval": true, "currval": true, "setval": true, "lastval": true, "pg_sequence_last_value": true,
@@ -51,7 +54,8 @@ var refusedFunctions = map[string]refusal{
 	"table_to_xml": refusedHiddenSQL, "table_to_xml_and_xmlschema": refusedHiddenSQL,
 	"schema_to_xml": refusedHiddenSQL, "schema_to_xml_and_xmlschema": refusedHiddenSQL,
 	"database_to_xml": refusedHiddenSQL, "database_to_xml_and_xmlschema": refusedHiddenSQL,
-	"cursor_to_xml": refusedHiddenSQL, "ts_stat": refusedHiddenSQL,
+	"cursor_to_xml": refusedHiddenSQL, "cursor_to_xmlschema": refusedHiddenSQL,
+	"ts_stat": refusedHiddenSQL, "ts_rewrite": refusedHiddenSQL,
 
 	"pg_reload_conf": refusedMaintenance, "pg_rotate_logfile": refusedMaintenance, "pg_promote": refusedMaintenance,
 	"pg_switch_wal": refusedMaintenance, "pg_create_restore_point": refusedMaintenance,
@@ -124,7 +128,7 @@ func judgeFunctions(functions []sqlparse.Function, catalog *Catalog, session *ro
 				use.needKey(refusedSequence, f.Name)
 			case f.Name == "setseed":
 				use.taints = true
-			case facts.volatile && !harmlessVolatile[f.Name]:
+			case facts.volatile && !harmlessVolatile[f.Name], assignsID[f.Name]:
 				use.writes = true
 			}
 		}
