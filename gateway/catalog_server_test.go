@@ -18,17 +18,17 @@ import (
 	"github.com/pgpact/pgpact/participant"
 )
 
-// cluster is two nodes, databases of one server, as the catalog sees them.
+// cluster is nodes that are databases of one server.
 type cluster struct {
 	nodes []*participant.Node
 	conns []*pgx.Conn // as a superuser, beside the gateway
 }
 
-func startCluster(t *testing.T) *cluster {
+func startCluster(t *testing.T, names ...string) *cluster {
 	t.Helper()
 	set := pgservertest.StartForTest(t, "server")
 	c := &cluster{}
-	for _, name := range []string{"a", "b"} {
+	for _, name := range names {
 		url, superURL := set.NewDatabase(t, "server")
 		if _, err := migrations.Participant(t.Context(), url, migrations.NodeIdentity{ClusterID: "c1", Name: name}, migrations.Options{}); err != nil {
 			t.Fatal(err)
@@ -100,7 +100,7 @@ CREATE AGGREGATE total(int8) (SFUNC = int8pl, STYPE = int8);
 `
 
 func TestCatalogOfServers(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, "a", "b")
 	c.exec(t, catalogSchema)
 	catalog := c.load(t)
 	if differences := catalog.Differences(); len(differences) != 0 {
@@ -192,7 +192,7 @@ func TestCatalogOfServers(t *testing.T) {
 }
 
 func TestCatalogDifferences(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, "a", "b")
 	c.exec(t, `CREATE TABLE alike (id text PRIMARY KEY); CREATE TABLE wide (id text PRIMARY KEY, x int);
 		CREATE TABLE keyed (a text, b text, PRIMARY KEY (a, b)); CREATE TABLE typed (id text PRIMARY KEY, x int)`)
 	c.exec(t, `CREATE TABLE lonely (id text PRIMARY KEY); CREATE FUNCTION lost() RETURNS int LANGUAGE sql AS 'SELECT 1'`, 0)
@@ -223,7 +223,7 @@ func TestCatalogDifferences(t *testing.T) {
 }
 
 func TestCatalogFollowsChanges(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, "a", "b")
 	holder, err := newCatalogHolder(t.Context(), c.nodes, 10*time.Millisecond, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func TestCatalogFollowsChanges(t *testing.T) {
 }
 
 func TestCatalogWithoutANode(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, "a", "b")
 	dead := testNodes(t, "z")
 	catalog, err := LoadCatalog(t.Context(), append(slices.Clone(c.nodes), dead...))
 	if err != nil || catalog.lookup("", "accounts", publicSession).kind != userRelation {
@@ -280,7 +280,7 @@ func TestCatalogWithoutANode(t *testing.T) {
 // The Go and the SQL version of the bucket, and the canonical texts, agree on
 // whatever keys there are.
 func TestBucketEqualsSQL(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, "a", "b")
 	conn := c.conns[0]
 	rapid.Check(t, func(rt *rapid.T) {
 		keys := rapid.SliceOfN(rapid.String().Filter(func(s string) bool { return !strings.Contains(s, "\x00") }), 50, 50).Draw(rt, "keys")
