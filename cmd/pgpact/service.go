@@ -11,6 +11,7 @@ import (
 	"github.com/pgpact/pgpact/coordinator"
 	"github.com/pgpact/pgpact/gateway"
 	"github.com/pgpact/pgpact/participant"
+	"github.com/pgpact/pgpact/sqlparse"
 )
 
 // service is a gateway and all it stands on, as serve and demo run it.
@@ -83,35 +84,50 @@ const stopTimeout = 5 * time.Second
 // drain_timeout at most or until hurried ends, and stops everything.
 func (s *service) serve(asked, hurried context.Context, ln net.Listener) error {
 	served := make(chan error, 1)
+	// Not until asked ends: the drain that follows has a bound of its own.
 	go func() { served <- s.gateway.Serve(context.WithoutCancel(asked), ln) }()
 	var err error
 	select {
 	case err = <-served:
+		s.stop(hurried)
 	case <-asked.Done():
 		s.logger.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
-		ctx, cancel := context.WithTimeout(hurried, s.cfg.DrainTimeout)
-		if s.gateway.Shutdown(ctx) != nil {
-			s.logger.Warn("sessions were ended in the middle of a transaction")
-		}
-		cancel()
+		s.stop(hurried)
 		err = <-served
 	}
-	s.stop(hurried)
-	if errors.Is(err, gateway.ErrServerClosed) {
-		return nil // asked to stop before it began to serve
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, gateway.ErrServerClosed) { // that one: asked to stop before it began
 		return fmt.Errorf("serving %s: %w", ln.Addr(), err)
 	}
 	return nil
 }
 
-// stop ends what startService started. A second signal does not shorten it: the
-// bound is short, and what it writes spares others the recovery.
-func (s *service) stop(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+// stop ends what startService started. What the coordinator still writes is not
+// cut short by hurried: its bound is short, and it spares others the recovery.
+func (s *service) stop(hurried context.Context) {
+	drain, cancel := context.WithTimeout(hurried, s.cfg.DrainTimeout)
 	defer cancel()
-	s.gateway.Close()
-	s.coordinator.Stop(ctx)
+	if s.gateway.Shutdown(drain) != nil {
+		s.logger.Warn("sessions were ended before they became idle")
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(hurried), stopTimeout)
+	defer cancel()
+	s.coordinator.Stop(last)
 	closeNodes(s.nodes)
+}
+
+// newGateway makes the clients' side.
+func (s *service) newGateway(ctx context.Context) (*gateway.Gateway, error) {
+	placement, err := gateway.NewPlacement(s.nodes, s.cluster.owners)
+	if err != nil {
+		return nil, err
+	}
+	return gateway.New(ctx, gateway.Config{
+		Coordinator: s.coordinator, Nodes: s.nodes, Placement: placement, Parser: sqlparse.NewParser(s.cfg.ParserCache),
+		Database: s.cfg.Database, Users: s.cfg.Users, Logger: s.logger,
+		Front: gateway.FrontConfig{
+			StartupTimeout: s.cfg.StartupTimeout, MaxConnections: s.cfg.MaxConnections,
+			MaxUnauthenticated: s.cfg.MaxUnauthenticated, MaxMessageSize: s.cfg.MaxMessageSize,
+			WriteTimeout: s.cfg.WriteTimeout, DrainTimeout: s.cfg.DrainTimeout, Logger: s.logger,
+		},
+	})
 }

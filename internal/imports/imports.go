@@ -40,7 +40,7 @@ const (
 // room is a decision, and this is where it is written down.
 func Table() []Rule {
 	return []Rule{
-		{Package: "cmd/pgpact", Ours: []string{"..."}, Others: []string{pgx, pgerrcode, cobra, yaml, sync},
+		{Package: "cmd/pgpact", Ours: []string{"..."}, Others: []string{pgx, cobra, yaml, sync},
 			Why: "cmd wires everything and holds no logic of its own, so it needs no parser, no wire library and no goose"},
 		{Package: "gateway", Ours: []string{"coordinator", "participant", "sqlparse", "internal/pgwire"},
 			Others: []string{psqlWire, pgproto3, pgconn, pgerrcode, lru, sync},
@@ -58,6 +58,8 @@ func Table() []Rule {
 			Why: "frames of bytes: everybody may use them, so they use nobody"},
 		{Package: "internal/pgserver/...", Ours: []string{"internal/pgserver/..."}, Others: []string{pgx, pgerrcode, sync},
 			Why: "Postgres servers as child processes: no part of the gateway"},
+		{Package: "internal/clustertest", Ours: []string{"internal/pgserver/...", "coordinator", "participant", "migrations"}, Others: []string{pgx, sync},
+			Why: "clusters for tests of the packages above the nodes: not gateway, whose own tests use it"},
 		{Package: "internal/imports", Ours: nil, Others: nil,
 			Why: "it looks at the others from outside"},
 		{Package: "bench", Ours: []string{"internal/pgserver/..."}, Others: []string{pgx, sync},
