@@ -131,10 +131,15 @@ func (gw *Gateway) Serve(ctx context.Context, ln net.Listener) error { return gw
 
 // Shutdown lets sessions finish what they are doing and ends them, at the latest
 // when ctx ends: see Server.Shutdown.
-func (gw *Gateway) Shutdown(ctx context.Context) error {
-	err := gw.server.Shutdown(ctx)
+func (gw *Gateway) Shutdown(ctx context.Context) error { return gw.server.Shutdown(ctx) }
+
+// Close ends what New has begun. Sessions that are still there are ended with
+// it: use Shutdown first to let them finish.
+func (gw *Gateway) Close() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = gw.server.Shutdown(now)
 	gw.catalogs.Stop()
-	return err
 }
 
 // Catalog is what the nodes' catalogs now say.
