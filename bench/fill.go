@@ -10,7 +10,9 @@ import (
 
 // The table of the bench has numbers for keys, because that is all that pgbench can make: it has no text functions, and with prepared
 // statements it puts no value inside quotes.
-const createTable = `create table bench_accounts (id bigint primary key, balance bigint not null)`
+//
+// In public by name: pgpact's role has a schema of its own name on the nodes, which "$user" in the search path would find first.
+const createTable = `create table public.bench_accounts (id bigint primary key, balance bigint not null)`
 
 // startBalance is far from anything the scripts can do in a run.
 const startBalance = 1_000_000
@@ -120,12 +122,12 @@ func load(ctx context.Context, url string, ids []int64) error {
 		if _, err := conn.Exec(ctx, createTable); err != nil {
 			return err
 		}
-		_, err := conn.CopyFrom(ctx, pgx.Identifier{"bench_accounts"}, []string{"id", "balance"},
+		_, err := conn.CopyFrom(ctx, pgx.Identifier{"public", "bench_accounts"}, []string{"id", "balance"},
 			pgx.CopyFromSlice(len(ids), func(i int) ([]any, error) { return []any{ids[i], int64(startBalance)}, nil }))
 		if err != nil {
 			return err
 		}
-		_, err = conn.Exec(ctx, "vacuum analyze bench_accounts")
+		_, err = conn.Exec(ctx, "vacuum analyze public.bench_accounts")
 		return err
 	})
 }
@@ -136,7 +138,7 @@ func sum(ctx context.Context, urls []string) (int64, error) {
 	for _, url := range urls {
 		err := query(ctx, url, func(conn *pgx.Conn) error {
 			var part int64
-			err := conn.QueryRow(ctx, "select sum(balance)::bigint from bench_accounts").Scan(&part)
+			err := conn.QueryRow(ctx, "select sum(balance)::bigint from public.bench_accounts").Scan(&part)
 			total += part
 			return err
 		})

@@ -54,6 +54,9 @@ func (cfg *Config) setDefaults() {
 	}
 }
 
+// schemaName is the schema of pgpact's own tables on every node.
+const schemaName = "pgpact"
+
 // livenessCheckAfter is how long a connection may have been idle before it is
 // looked at when taken: a server that restarted meanwhile must not cost a
 // client its statement.
@@ -90,6 +93,11 @@ func Open(cfg Config) (*Node, error) {
 	conf.RuntimeParams["standard_conforming_strings"] = "on"
 	if conf.RuntimeParams["application_name"] == "" {
 		conf.RuntimeParams["application_name"] = "pgpact"
+	}
+	// A role named like our schema would find our tables before the client's
+	// ("$user" comes first in search_path), and CREATE TABLE would put tables there.
+	if conf.User == schemaName && conf.RuntimeParams["search_path"] == "" {
+		conf.RuntimeParams["search_path"] = "public"
 	}
 	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, Control: controlSocket, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3,
