@@ -80,7 +80,7 @@ func drawStatement(t *rapid.T) string {
 		// t.id, u.id and v.n are shard keys; id and n may be somebody's.
 		column := pick("column", "t.id", "t.id", "u.id", "u.id", "id", "t.x", "u.k", "v.id", "x")
 		value := func() string {
-			return pick("value", "'p'", "'p'", "'q'", "'1'", "'p'::text", "'p'::varchar", "'q'::name", "lower('P')", "NULL", "'r '::bpchar", "upper('q'::text)")
+			return pick("value", "'p'", "'p'", "'q'", "'1'", "'p'::text", "'p'::varchar", "'q'::name", "lower('P')", "NULL", "'q '::bpchar", "upper('q'::text)")
 		}
 		switch pick("kind", kinds...) {
 		case "equals":
