@@ -124,7 +124,7 @@ func (b *bench) measure(ctx context.Context, c *cell, round int) error {
 func (b *bench) side(ctx context.Context, c *cell, round int, url string, samples *[]sample) error {
 	for _, super := range b.super {
 		err := query(ctx, super, func(conn *pgx.Conn) error {
-			if _, err := conn.Exec(ctx, "vacuum bench_accounts"); err != nil {
+			if _, err := conn.Exec(ctx, "vacuum public.bench_accounts"); err != nil {
 				return err
 			}
 			_, err := conn.Exec(ctx, "checkpoint")
