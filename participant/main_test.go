@@ -180,3 +180,7 @@ func mustVote(t *testing.T, b *participant.Branch, gid participant.GID) particip
 	}
 	return v
 }
+
+func timeout(t *testing.T, bound time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), bound)
+}
