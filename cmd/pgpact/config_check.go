@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -89,7 +90,7 @@ func (r *configReader) where(key string) origin {
 // value is then no news.
 func (r *configReader) refusedAt(key string) bool {
 	for _, err := range r.errs {
-		if refused, ok := err.(*configError); ok && refused.key == key {
+		if refused, ok := errors.AsType[*configError](err); ok && refused.key == key {
 			return true
 		}
 	}

@@ -38,6 +38,7 @@ type demoOptions struct {
 	postgresBin string
 	logLevel    string
 	crashAt     string
+	profile     string
 
 	nodesGiven bool // --nodes was written, not defaulted
 	progress   io.Writer
@@ -83,7 +84,7 @@ func newDemoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return opts.run(cmd.Context(), hook)
+			return profiled(opts.profile, func() error { return opts.run(cmd.Context(), hook) })
 		},
 	}
 	flags := cmd.Flags()
@@ -94,6 +95,7 @@ func newDemoCommand() *cobra.Command {
 	flags.StringVar(&opts.postgresBin, "postgres-bin", "", "`DIR`ectory of the Postgres server programs (default: the newest found)")
 	flags.StringVar(&opts.logLevel, "log-level", "warn", "log from debug, info, warn or error on")
 	crashFlag(cmd, &opts.crashAt)
+	profileFlag(cmd, &opts.profile)
 	return cmd
 }
 
@@ -176,7 +178,7 @@ func (o *demoOptions) run(ctx context.Context, hook func(string)) (err error) {
 // what was asked for.
 func interrupted(asked context.Context, err error) error {
 	if asked.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that error is how the work was stopped
 	}
 	return err
 }

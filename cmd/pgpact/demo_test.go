@@ -315,7 +315,7 @@ func TestDemoCrashAt(t *testing.T) {
 	if status := d.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
 		t.Errorf("demo ended with %v", d.cmd.ProcessState)
 	}
-	d = startDemo(t, dir)
+	startDemo(t, dir)
 	deadline := time.After(15 * time.Second)
 	for {
 		if alice, bob := balances(t, dir); alice == "a900" && bob == "b1100" {
@@ -328,4 +328,47 @@ func TestDemoCrashAt(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// A session in the middle of a transaction holds a stop up until drain_timeout,
+// or until the second signal; two signals at once are one.
+func TestSecondSignalHurries(t *testing.T) {
+	dir := demoDir(t)
+	d := startDemo(t, dir, "--accounts", "0", "--nodes", "1", "--log-level", "info")
+	conn, err := pgx.Connect(t.Context(), d.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(conn)
+	if _, err := conn.PgConn().Exec(t.Context(), "BEGIN; UPDATE accounts SET balance = 0").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for range 2 {
+		if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := time.After(sameWish + 100*time.Millisecond)
+	select {
+	case <-d.ended:
+		t.Fatalf("an open transaction was not waited for: %s", d.stderr)
+	case <-again:
+	}
+	d.signal(t, syscall.SIGTERM)
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("took %s, the drain's timeout is 10 s", took)
+	}
+	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("%v", d.cmd.ProcessState)
+	}
+	d = startDemo(t, dir)
+	if got := query(t, d.url, "SELECT balance FROM accounts WHERE id = 'alice'"); len(got) != 1 || got[0] != "1000" {
+		t.Errorf("the transaction was not rolled back: %v", got)
+	}
+}
+
+func TestDemoWithoutPostgres(t *testing.T) {
+	refuseDemo(t, "install them (Debian, Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17) or name their directory with --postgres-bin",
+		"--postgres-bin", "/nonexistent", "--data", demoDir(t))
 }

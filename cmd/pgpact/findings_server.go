@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -26,11 +26,11 @@ type server struct {
 
 // serverFacts is what a server says of itself.
 type serverFacts struct {
-	version, maxPrepared, connections            int
-	versionText, encoding                        string
-	fsync, fullPageWrites, synchronousCommit     string
-	standby, readOnly                            bool
-	systemIdentifier, databaseOID, standbyNeeded string
+	version, maxPrepared, connections        int
+	versionText, encoding                    string
+	fsync, fullPageWrites, synchronousCommit string
+	standby, readOnly                        bool
+	systemIdentifier, databaseOID            string
 }
 
 // gatewayReserve is how many connections a gateway may hold at a node beside
@@ -73,7 +73,7 @@ func (in *inspection) close() {
 // attempts (without and with TLS) that fail in the same way.
 func plainConnectError(err error) error {
 	lines := strings.Split(err.Error(), "\n")
-	return fmt.Errorf("%s", strings.TrimSpace(lines[len(lines)-1]))
+	return errors.New(strings.TrimSpace(lines[len(lines)-1]))
 }
 
 // factsSQL must be understood by servers that are too old for the rest.
@@ -85,7 +85,7 @@ const factsSQL = `SELECT current_setting('server_version_num')::int, current_set
        (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
        (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())),
  current_setting('server_encoding'), current_setting('fsync'), current_setting('full_page_writes'),
- current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
+ current_setting('synchronous_commit'),
  pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
  (SELECT system_identifier::text FROM pg_control_system()),
  (SELECT oid::text FROM pg_database WHERE datname = current_database())`
@@ -93,7 +93,7 @@ const factsSQL = `SELECT current_setting('server_version_num')::int, current_set
 func readFacts(ctx context.Context, conn *pgx.Conn) (*serverFacts, error) {
 	f := &serverFacts{}
 	err := conn.QueryRow(ctx, factsSQL).Scan(&f.version, &f.versionText, &f.maxPrepared, &f.connections, &f.encoding,
-		&f.fsync, &f.fullPageWrites, &f.synchronousCommit, &f.standbyNeeded, &f.standby, &f.readOnly,
+		&f.fsync, &f.fullPageWrites, &f.synchronousCommit, &f.standby, &f.readOnly,
 		&f.systemIdentifier, &f.databaseOID)
 	return f, err
 }
@@ -191,7 +191,7 @@ func (s *server) inspectPrivileges(ctx context.Context, worth severity, needed [
 
 // serverMessage is a server's error without its code and severity.
 func serverMessage(err error) string {
-	if pgErr, ok := err.(*pgconn.PgError); ok {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Message
 	}
 	return err.Error()

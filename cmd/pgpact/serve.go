@@ -10,7 +10,7 @@ import (
 )
 
 func newServeCommand() *cobra.Command {
-	var path, crashAt string
+	var path, crashAt, profile string
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve clients: one gateway for the servers of a configuration",
@@ -29,11 +29,12 @@ func newServeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd, cfg, hook)
+			return profiled(profile, func() error { return serve(cmd, cfg, hook) })
 		},
 	}
 	configFlag(cmd, &path)
 	crashFlag(cmd, &crashAt)
+	profileFlag(cmd, &profile)
 	return cmd
 }
 

@@ -5,7 +5,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
+
+// sameWish is how close together two signals say one thing: timeout(1), shells
+// and supervisors signal the process and then its group.
+const sameWish = 300 * time.Millisecond
 
 // untilSignal makes two contexts: asked ends with the first SIGINT or SIGTERM,
 // hurried with the second. stop gives the signals back to the system.
@@ -18,15 +23,21 @@ func untilSignal(parent context.Context) (asked, hurried context.Context, stop f
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for _, end := range []func(){ask, hurry} {
+		var first time.Time
+		for {
 			select {
 			case <-signals:
-				end()
 			case <-done:
 				return
 			}
+			switch now := time.Now(); {
+			case first.IsZero():
+				first = now
+				ask()
+			case now.Sub(first) > sameWish:
+				hurry()
+			}
 		}
-		<-done
 	}()
 	return asked, hurried, func() {
 		signal.Stop(signals)
