@@ -34,11 +34,11 @@ type block struct {
 	cursors map[string]*participant.Node // DECLAREd here, by name
 	key     string                       // idempotency key, "" for none
 
-	// told is what the client believed of the reported parameters before the
-	// block changed them, kept what it is to believe once the block has
-	// committed; keeping: a change now under way outlives the block.
-	told, kept map[string]string
-	keeping    bool
+	// before are the reported parameters as they were before the block changed
+	// them, kept those whose change outlives it; keeping: the change now under
+	// way does.
+	before, kept map[string]string
+	keeping      bool
 }
 
 type journalEntry struct {
@@ -144,7 +144,7 @@ func (s *session) advanceTo(event txEvent, begin modes) error {
 	if step.warning != nil {
 		s.warn(step.warning)
 	}
-	if step.chain && s.block != nil {
+	if step.chain && s.state != failed { // a failed one has lost them already, in Postgres too
 		begin = s.block.modes
 	}
 	var err error

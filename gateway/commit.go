@@ -115,7 +115,7 @@ func (s *session) adopt(b *block) {
 	s.settings = b.settings
 	s.settingsChanged()
 	for name, value := range b.kept {
-		b.told[name] = value
+		b.before[name] = value
 	}
 	s.restoreParameters(b)
 }

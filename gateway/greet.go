@@ -23,6 +23,10 @@ func (s *session) greet() error {
 	if err != nil {
 		return err
 	}
+	// A session without a name must not show the name of the gateway.
+	if _, named := values["application_name"]; !named {
+		values["application_name"] = ""
+	}
 	s.startupValues = values
 	s.startup = participant.NewSettings(values)
 	s.settings = s.startup

@@ -13,10 +13,13 @@ import (
 )
 
 // reportedParameters are the values of the reported parameters (ParameterStatus;
-// GUC_REPORT in Postgres) as the client knows them.
+// GUC_REPORT in Postgres). Changes are told to the client just before
+// ReadyForQuery, and only those that last until then, as Postgres does.
 type reportedParameters struct {
-	initial map[string]string // shared between sessions: not to be changed
-	changed map[string]string
+	initial map[string]string // as greeted; shared between sessions: not to be changed
+	changed map[string]string // what differs, or did
+	told    map[string]string // what the client knows of the changed ones
+	due     bool
 }
 
 func (r *reportedParameters) get(name string) string {
@@ -26,51 +29,71 @@ func (r *reportedParameters) get(name string) string {
 	return r.initial[name]
 }
 
-// tellParameter reports a parameter that a statement of the client has changed.
-func (s *session) tellParameter(name, value string) {
-	if b := s.block; b != nil {
-		if b.told == nil {
-			b.told, b.kept = map[string]string{}, map[string]string{}
+func (r *reportedParameters) set(name, value string) {
+	if r.get(name) == value {
+		return
+	}
+	if r.told == nil {
+		r.told = map[string]string{}
+	}
+	if r.changed == nil {
+		r.changed = map[string]string{}
+	}
+	if _, ok := r.told[name]; !ok {
+		r.told[name] = r.get(name)
+	}
+	r.changed[name] = value
+	r.due = true
+}
+
+// tellParameters sends what is due.
+func (s *session) tellParameters() {
+	if !s.reported.due {
+		return
+	}
+	s.reported.due = false
+	for _, name := range slices.Sorted(maps.Keys(s.reported.told)) {
+		if value := s.reported.get(name); value != s.reported.told[name] {
+			s.reported.told[name] = value
+			s.client.send(&pgproto3.ParameterStatus{Name: name, Value: value})
 		}
-		if _, ok := b.told[name]; !ok {
-			b.told[name] = s.reported.get(name)
+	}
+}
+
+// noteParameter takes note of a parameter that a statement of the client has
+// changed.
+func (s *session) noteParameter(name, value string) {
+	if b := s.block; b != nil {
+		if b.before == nil {
+			b.before, b.kept = map[string]string{}, map[string]string{}
+		}
+		if _, ok := b.before[name]; !ok {
+			b.before[name] = s.reported.get(name)
 		}
 		if b.keeping {
 			b.kept[name] = value
 		}
 	}
-	s.sendParameter(name, value)
+	s.reported.set(name, value)
 }
 
-func (s *session) sendParameter(name, value string) {
-	if s.reported.get(name) == value {
-		return
-	}
-	if s.reported.changed == nil {
-		s.reported.changed = map[string]string{}
-	}
-	s.reported.changed[name] = value
-	s.client.send(&pgproto3.ParameterStatus{Name: name, Value: value})
-}
-
-// restoreParameters reports what the end of a block has changed back. The nodes
-// say it themselves, but to the coordinator, which does not listen.
+// restoreParameters takes note of what the end of a block has changed back. The
+// nodes say it themselves, but to the coordinator, which does not listen.
 func (s *session) restoreParameters(b *block) {
-	for _, name := range slices.Sorted(maps.Keys(b.told)) {
-		s.sendParameter(name, b.told[name])
+	for name, value := range b.before {
+		s.reported.set(name, value)
 	}
 	s.settingsChanged()
 }
 
-// tellParameters reports what ROLLBACK TO has changed back.
-func (s *session) tellParameters() {
-	branch := s.block.branchOf()
-	if branch == nil {
-		return
+// rereadParameters takes note of what ROLLBACK TO has changed back.
+func (s *session) rereadParameters() {
+	if branch := s.block.branchOf(); branch != nil {
+		for name := range s.block.before {
+			s.reported.set(name, branch.Conn().Parameters()[name])
+		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.block.told)) {
-		s.sendParameter(name, branch.Conn().Parameters()[name])
-	}
+	s.settingsChanged()
 }
 
 // settingsChanged takes note of the settings that the gateway itself goes by.

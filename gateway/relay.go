@@ -138,12 +138,12 @@ func (s *session) relayDescription(x *execution, frame pgwire.Frame) error {
 	return nil
 }
 
-// relayParameter passes a ParameterStatus on: the statement, being the client's
-// own, has changed a parameter.
+// relayParameter takes note of a ParameterStatus: the statement, being the
+// client's own, has changed a parameter.
 func (s *session) relayParameter(frame pgwire.Frame) {
 	var msg pgproto3.ParameterStatus
 	if msg.Decode(frame.Body()) == nil { // participant.Conn has decoded it before
-		s.tellParameter(msg.Name, msg.Value)
+		s.noteParameter(msg.Name, msg.Value)
 	}
 }
 

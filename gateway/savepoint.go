@@ -77,7 +77,7 @@ func (s *session) rollbackTo(st *sqlparse.Statement) error {
 	b.journal = b.journal[:point.journal+1]
 	b.settings, b.local, b.modes = point.settings, point.local, point.modes
 	s.portals.rollbackTo(index)
-	s.tellParameters()
+	s.rereadParameters()
 	if err := s.advance(onRollbackTo); err != nil {
 		return err
 	}

@@ -183,6 +183,7 @@ func (s *session) report(err error) {
 
 // readyForQuery ends the answer to a query or a pipeline.
 func (s *session) readyForQuery() {
+	s.tellParameters()
 	s.client.send(&pgproto3.ReadyForQuery{TxStatus: s.state.ready()})
 }
 
