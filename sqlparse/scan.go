@@ -262,6 +262,9 @@ func (s *scanner) dot() tokenClass {
 	return tokenOperator
 }
 
+// maxOperator: operators of NAMEDATALEN characters and more are refused.
+const maxOperator = 64
+
 // operator reads the longest run of operator characters, cut by Postgres's
 // rules: a comment may begin inside, and a run may end in + or - only if it
 // contains one of the characters that make it no SQL operator.
@@ -281,6 +284,9 @@ func (s *scanner) operator() tokenClass {
 			run = strings.TrimRight(run, "+-")
 			s.pos = start + max(len(run), 1)
 		}
+	}
+	if s.pos-start >= maxOperator {
+		return tokenDecline
 	}
 	return tokenOperator
 }

@@ -28,7 +28,8 @@ type Value struct {
 	// its catalog name: "int2", "int4", "int8", "text", "varchar", "uuid", ...
 	// whatever alias the text used. Casts with a modifier (varchar(3)), array
 	// casts other than T[] on an Array value, and casts of casts are
-	// ValueOther.
+	// ValueOther. A cast to another type than the column's may change the value
+	// ('ab'::name is cut, 'a '::bpchar loses its space): look before trusting it.
 	Cast string
 	// Array: the value is a whole array, from = ANY (value). The text of a
 	// constant is then to be read with ParseArray.
