@@ -240,7 +240,7 @@ func TestOnePhaseCommit(t *testing.T) {
 	if answer := commit(t, b); answer.Committed || answer.Err != nil {
 		t.Errorf("a failed block: %+v", answer)
 	}
-	if got := cluster.Value("a", "SELECT string_agg(a::text,',') FROM pgpact.d"); got != "1" {
+	if got := cluster.Value("a", "SELECT string_agg(a::text,',') FROM d"); got != "1" {
 		t.Errorf("rows %s", got)
 	}
 }

@@ -184,3 +184,14 @@ func mustVote(t *testing.T, b *participant.Branch, gid participant.GID) particip
 func timeout(t *testing.T, bound time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), bound)
 }
+
+// run runs SQL over a connection of its own.
+func run(ctx context.Context, url, sql string) error {
+	conn, err := pgconn.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, sql).ReadAll()
+	return err
+}

@@ -12,8 +12,7 @@ import (
 	"github.com/pgpact/pgpact/participant"
 )
 
-// deferred makes a table d whose deferred trigger runs a PL/pgSQL body. It is in schema pgpact: the first one
-// of a role of that name.
+// deferred makes a table d whose deferred trigger runs a PL/pgSQL body.
 func deferred(cluster *clustertest.Cluster, body string) {
 	cluster.Exec("a", `CREATE TABLE d(a int);
 		CREATE FUNCTION deferred() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN `+body+` RETURN NULL; END$$;

@@ -238,7 +238,8 @@ func (c *Cluster) run(url, sql string) {
 	c.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, url)
+	// Not what "$user" gives: schema pgpact, to a role of that name.
+	conn, err := pgx.Connect(ctx, url+"&search_path=public")
 	if err != nil {
 		c.tb.Fatal(err)
 	}
