@@ -241,6 +241,7 @@ func noServers(t *testing.T, dir string) {
 // The life of a demo: made, used, stopped, started again, killed, started
 // again, and refused where it must be.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	dir := demoDir(t)
 	d := startDemo(t, dir, "--accounts", "20")
 	if got := strings.Join(query(t, d.url, "SELECT balance FROM accounts WHERE id = 'alice'; SELECT balance FROM accounts WHERE id = 'bob'"), " "); got != "1000 1000" {
@@ -299,6 +300,7 @@ func refuseDemo(t *testing.T, why string, args ...string) {
 // A demo that kills itself after the decision is written has committed, though
 // no node knows it: the next start finishes it.
 func TestDemoCrashAt(t *testing.T) {
+	t.Parallel()
 	dir := demoDir(t)
 	d := startDemo(t, dir, "--accounts", "0", "--crash-at", "decided")
 	conn, err := pgx.Connect(t.Context(), d.url)
@@ -333,6 +335,7 @@ func TestDemoCrashAt(t *testing.T) {
 // A session in the middle of a transaction holds a stop up until drain_timeout,
 // or until the second signal; two signals at once are one.
 func TestSecondSignalHurries(t *testing.T) {
+	t.Parallel()
 	dir := demoDir(t)
 	d := startDemo(t, dir, "--accounts", "0", "--nodes", "1", "--log-level", "info")
 	conn, err := pgx.Connect(t.Context(), d.url)

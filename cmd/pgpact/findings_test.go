@@ -130,6 +130,7 @@ func TestFindings(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			c := newTestCluster(t, servers, true)
 			test.spoil(t, c)
 			got := c.inspect(t.Context())

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/pgpact/pgpact/coordinator"
 	"github.com/pgpact/pgpact/internal/pgserver/pgservertest"
 )
 
@@ -33,4 +35,31 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// Scripts take the first word of each line, and its order for the protocol's.
+func TestFaultPointsCommand(t *testing.T) {
+	var out, errs strings.Builder
+	if code := run(t.Context(), []string{"fault-points"}, &out, &errs); code != 0 {
+		t.Fatalf("exit %d: %s", code, &errs)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	points := coordinator.FaultPoints()
+	if len(lines) != len(points) {
+		t.Fatalf("%d lines for %d points", len(lines), len(points))
+	}
+	for i, p := range points {
+		if fields := strings.Fields(lines[i]); len(fields) < 3 || fields[0] != p.Name || fields[1] != p.Expect.String() {
+			t.Errorf("line %d: %q, want %s %s first", i+1, lines[i], p.Name, p.Expect)
+		}
+	}
+}
+
+func TestVersionCommand(t *testing.T) {
+	for _, arg := range []string{"version", "--version"} {
+		var out, errs strings.Builder
+		if code := run(t.Context(), []string{arg}, &out, &errs); code != 0 || !strings.HasPrefix(out.String(), "pgpact "+version+" (commit ") {
+			t.Errorf("%s: exit %d, %q", arg, code, &out)
+		}
+	}
 }
