@@ -71,7 +71,8 @@ func (c *Coordinator) Start(ctx context.Context) error {
 // decided and what can be marked is marked. Transactions must have ended; ctx
 // bounds the last writes.
 func (c *Coordinator) Stop(ctx context.Context) {
-	if c.stop == nil {
+	if c.stop == nil { // never started: only questions were asked
+		c.log.close()
 		return
 	}
 	close(c.decider.stop)

@@ -51,8 +51,9 @@ func (e *WithoutBucketsError) Error() string {
 }
 
 // EnsureBuckets writes the nodes' names into pgpact.nodes and, the first time, places the buckets on them:
-// bucket i on node i modulo the number of nodes, in the order given. Later the placement stays as it is
-// whatever the order. applied says whether the buckets were placed now.
+// neighbouring pairs of buckets in turn on the nodes, in the order given (in pairs, because then the names
+// that every example uses, alice in bucket 216 and bob in 182, live apart on two nodes or more). Later the
+// placement stays as it is whatever the order. applied says whether the buckets were placed now.
 //
 // Another bucket count than the one stored is an error, and so is a node that has buckets and is not among
 // the names: its rows would be out of reach. A node without buckets is reported as *WithoutBucketsError.
@@ -93,7 +94,7 @@ func EnsureBuckets(ctx context.Context, url string, nodes []string, buckets int)
 	}
 	if stored == 0 {
 		_, err := tx.ExecContext(ctx, `INSERT INTO pgpact.buckets (bucket, node)
-			SELECT b, ($1::text[])[b % pg_catalog.cardinality($1::text[]) + 1] FROM pg_catalog.generate_series(0, $2::int - 1) b`, nodes, buckets)
+			SELECT nr - 1, owner FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS placed(owner, nr)`, EvenPlacement(nodes, buckets))
 		if err != nil {
 			return false, m.explain(ctx, err)
 		}
@@ -103,6 +104,20 @@ func EnsureBuckets(ctx context.Context, url string, nodes []string, buckets int)
 		return false, m.explain(ctx, err)
 	}
 	return stored == 0, withoutBuckets(nodes, owners)
+}
+
+// EvenPlacement is the first placement of a cluster: the node of each bucket. Two consecutive buckets go to
+// the same node, unless a node would be left without any.
+func EvenPlacement(nodes []string, buckets int) []string {
+	together := 2
+	if 2*len(nodes) > buckets {
+		together = 1
+	}
+	owners := make([]string, buckets)
+	for b := range owners {
+		owners[b] = nodes[b/together%len(nodes)]
+	}
+	return owners
 }
 
 func validNodes(nodes []string, buckets int) error {

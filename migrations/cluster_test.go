@@ -96,7 +96,7 @@ func TestEnsureBuckets(t *testing.T) {
 	counts := make(map[string]int)
 	for i, node := range before {
 		counts[node]++
-		if want := []string{"b", "a", "c"}[i%3]; node != want {
+		if want := []string{"b", "a", "c"}[i/2%3]; node != want {
 			t.Errorf("bucket %d on %s, want %s", i, node, want)
 		}
 	}

@@ -31,16 +31,15 @@ func (o *demoOptions) fill(ctx context.Context, cfg *Config, dir string, state *
 	if err := migrateCoordinator(ctx, cfg, opts, say); err != nil {
 		return err
 	}
-	// The demo's placement comes before migrate's, which then leaves it alone.
-	owners, err := placeApart(ctx, cfg)
-	if err != nil {
-		return err
-	}
 	if err := migrateRest(ctx, cfg, opts, say); err != nil {
 		return err
 	}
 	if state.Filled {
 		return nil
+	}
+	owners, err := placement(ctx, cfg)
+	if err != nil {
+		return err
 	}
 	samples := sampleData(owners, state.Accounts)
 	o.say("filling %d accounts and %d articles into %d nodes", samples.accounts, demoArticles, state.Nodes)
@@ -53,37 +52,14 @@ func (o *demoOptions) fill(ctx context.Context, cfg *Config, dir string, state *
 	return state.write(dir)
 }
 
-// placeApart places the buckets of a new demo: bucket b on node b/2 modulo
-// their number. By b modulo, the rule of migrate, alice and bob would live
-// together on two nodes (buckets 216 and 182), and no transfer between them
-// would show anything. An existing placement is only read.
-func placeApart(ctx context.Context, cfg *Config) ([]string, error) {
+// placement is the node of each bucket, as migrate has stored it.
+func placement(ctx context.Context, cfg *Config) ([]string, error) {
 	conn, err := connectDirect(ctx, cfg.Coordinator.URL, cfg.ConnectTimeout)
 	if err != nil {
 		return nil, err
 	}
 	defer closeConn(conn)
-	owners, err := readPlacement(ctx, conn)
-	if err != nil || len(owners) > 0 {
-		return owners, err
-	}
-	owners = demoPlacement(cfg.nodeNames(), cfg.Buckets)
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "INSERT INTO pgpact.nodes (name) SELECT unnest($1::text[])", cfg.nodeNames()); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, "INSERT INTO pgpact.buckets (bucket, node) SELECT nr - 1, node FROM unnest($1::text[]) WITH ORDINALITY AS b(node, nr)", owners)
-		return err
-	})
-	return owners, err
-}
-
-func demoPlacement(nodes []string, buckets int) []string {
-	owners := make([]string, buckets)
-	for b := range owners {
-		owners[b] = nodes[b/2%len(nodes)]
-	}
-	return owners
+	return readPlacement(ctx, conn)
 }
 
 // samples are the rows of a new demo, by the node that owns them.

@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgpact/pgpact/migrations"
 )
 
 // Whatever the number of nodes, everybody named has a home, every node has
@@ -25,7 +27,7 @@ import (
 func TestSampleData(t *testing.T) {
 	for nodes := 1; nodes <= maxDemoNodes; nodes++ {
 		names := (&demoState{Nodes: nodes}).nodeNames()
-		owners := demoPlacement(names, defaultConfig().Buckets)
+		owners := migrations.EvenPlacement(names, defaultConfig().Buckets)
 		s := sampleData(owners, 1000)
 		if nodes > 1 && ownerOf(owners, "alice") == ownerOf(owners, "bob") {
 			t.Errorf("%d nodes: alice and bob live together", nodes)
