@@ -60,7 +60,7 @@ func (s *session) onNodes(x *execution, r *route) error {
 		return err
 	}
 	for _, b := range s.branches {
-		if r.writes {
+		if r.writes && !locksOnly(x.st) {
 			b.MarkWrites()
 		}
 		if r.taints {
@@ -68,6 +68,15 @@ func (s *session) onNodes(x *execution, r *route) error {
 		}
 	}
 	return s.exchange(x)
+}
+
+// locksOnly tells whether a statement does nothing but lock rows. Its locks must
+// outlast the commits of the nodes that were written to, or whoever waits for
+// them reads what those nodes show of before: with such branches committed
+// together with the others, a counter on two nodes protected by a row lock on a
+// third lost 38 of 400 increments. The coordinator ends read-only branches last.
+func locksOnly(st *sqlparse.Statement) bool {
+	return st.Locking && !st.Writes && len(st.Functions) == 0
 }
 
 // enlistAll fills s.branches with the block's branches at the route's nodes.

@@ -82,7 +82,7 @@ type Gateway struct {
 	server      *Server
 
 	descriptions      *descriptionCache
-	greetings         *lru.Cache[string, greeting] // reported parameters by a session's settings
+	greetings         *lru.Cache[string, greeting]      // reported parameters by a session's settings
 	latest            atomic.Pointer[map[string]string] // what a node has reported last
 	defaultSearchPath string
 }
