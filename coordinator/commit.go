@@ -34,6 +34,9 @@ func (t *Transaction) Commit() Result {
 	var writing, reading []*participant.Branch
 	for _, b := range t.branches {
 		switch {
+		case !b.Open():
+			// Nothing has run there: its first statement, or the BEGIN before it, was
+			// refused or never sent. (A lost branch is unfit, below.)
 		case b.Writes():
 			writing = append(writing, b)
 		default:
@@ -107,9 +110,6 @@ func (t *Transaction) release(reading []*participant.Branch, outcome Outcome) {
 // commitOnePhase commits the only branch that wrote. There is no record: if the
 // answer is lost, nobody will ever know (I5: 08007 without an id).
 func (t *Transaction) commitOnePhase(b *participant.Branch) Result {
-	if !b.Open() {
-		return Result{Outcome: Committed} // its only statement never reached the node's block
-	}
 	if err := b.SendCommit(); err != nil {
 		return Result{Outcome: Unknown, Err: err}
 	}
@@ -268,24 +268,23 @@ func (t *Transaction) rollbackPrepared(writing []*participant.Branch, votes []pa
 // finish is phase two: COMMIT PREPARED on all in parallel, on the connections
 // that prepared. It returns the nodes that have not confirmed; recovery sees to
 // them. The transaction is committed whatever happens here.
+//
+// Branches that have only locked rows come last, in a round of their own: who
+// gets such a lock next must see, on every other node, what it protected. All in
+// one round, 400 of 2,000 increments under FOR UPDATE were lost.
 func (t *Transaction) finish(writing []*participant.Branch) (unfinished []string) {
 	deadline := time.Now().Add(t.c.cfg.FinishTimeout)
 	errs := make([]error, len(writing))
+	var changing, locking []int
 	for i, b := range writing {
-		errs[i] = b.SendCommitPrepared(t.gid(b))
-		if i == 0 {
-			t.c.pass(pointFirstCommitSent)
+		if b.OnlyLocks() {
+			locking = append(locking, i)
+		} else {
+			changing = append(changing, i)
 		}
 	}
-	t.c.pass(pointCommitSent)
-	for i, b := range writing {
-		if errs[i] == nil {
-			errs[i] = b.ReceiveFinish(true, deadline)
-		}
-		if i == 0 {
-			t.c.pass(pointFirstCommitted)
-		}
-	}
+	t.commitPrepared(writing, changing, errs, deadline)
+	t.commitPrepared(writing, locking, errs, deadline)
 	t.c.pass(pointCommitted)
 	for i, b := range writing {
 		if errs[i] == nil || t.confirmedElsewhere(b, errs[i], deadline) {
@@ -301,6 +300,28 @@ func (t *Transaction) finish(writing []*participant.Branch) (unfinished []string
 		t.c.handOver(t.id)
 	}
 	return unfinished
+}
+
+// commitPrepared is one round of phase two, on the branches with these indexes.
+func (t *Transaction) commitPrepared(writing []*participant.Branch, round []int, errs []error, deadline time.Time) {
+	if len(round) == 0 {
+		return
+	}
+	for n, i := range round {
+		errs[i] = writing[i].SendCommitPrepared(t.gid(writing[i]))
+		if n == 0 {
+			t.c.pass(pointFirstCommitSent)
+		}
+	}
+	t.c.pass(pointCommitSent)
+	for n, i := range round {
+		if errs[i] == nil {
+			errs[i] = writing[i].ReceiveFinish(true, deadline)
+		}
+		if n == 0 {
+			t.c.pass(pointFirstCommitted)
+		}
+	}
 }
 
 // confirmedElsewhere: somebody else (another gateway's recovery) finished the

@@ -40,10 +40,11 @@ func (t *Transaction) decide(names []string) decided {
 		done:     make(chan decided, 1),
 	}
 	t.c.pass(pointDecisionHandedOver)
+	shuttingDown := decided{err: fmt.Errorf("%w: the gateway is shutting down", ErrDecisionUnreachable), unsent: true}
 	select {
 	case t.c.decider.requests <- request:
 	case <-t.c.decider.stopped:
-		return decided{err: fmt.Errorf("%w: the gateway is shutting down", ErrDecisionUnreachable), unsent: true}
+		return shuttingDown
 	}
 	// The decider bounds its own waits by the deadline; the slack covers a
 	// statement that was under way at it.
@@ -52,6 +53,13 @@ func (t *Transaction) decide(names []string) decided {
 	select {
 	case d := <-request.done:
 		return d
+	case <-t.c.decider.stopped:
+		select {
+		case d := <-request.done: // it answers all it takes before it ends
+			return d
+		default:
+			return shuttingDown
+		}
 	case <-timer.C:
 		return decided{err: ErrOutcomeUnknown}
 	}

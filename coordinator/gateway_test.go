@@ -139,7 +139,7 @@ func (g *gateway) begin() *Transaction {
 }
 
 // run runs one statement in the transaction at a node, enlisting it if needed, and returns what the node
-// refused. "SELECT" without FOR is a reading statement, everything else marks its branch as writing.
+// refused. What the statement does is told to the branch as the gateway does.
 func run(tx *Transaction, node *participant.Node, sql string) (rows []string, err error) {
 	b := tx.Branch(node)
 	if b == nil {
@@ -147,8 +147,11 @@ func run(tx *Transaction, node *participant.Node, sql string) (rows []string, er
 			return nil, err
 		}
 	}
-	if !strings.HasPrefix(sql, "SELECT") || strings.Contains(sql, " FOR ") {
+	switch {
+	case !strings.HasPrefix(sql, "SELECT"):
 		b.MarkWrites()
+	case strings.Contains(sql, " FOR "):
+		b.MarkLocks()
 	}
 	b.Query(sql)
 	if err := b.Send(); err != nil {

@@ -26,6 +26,8 @@ type laterQueue struct {
 	c    *Coordinator
 	wake chan struct{}
 
+	working sync.Mutex // one batch at a time: at shutdown flush meets run
+
 	mu       sync.Mutex
 	finished []participant.ID
 	aborts   []record
@@ -90,17 +92,20 @@ func (q *laterQueue) waiting() bool {
 	return len(q.finished)+len(q.aborts) > 0
 }
 
-// flush does what is waiting, once: at shutdown.
+// flush does what is waiting, without retrying: at shutdown.
 func (q *laterQueue) flush(ctx context.Context) {
-	if q.waiting() {
+	for q.waiting() {
 		if err := q.work(ctx); err != nil {
 			q.c.cfg.Logger.Info("left to recovery at shutdown", "error", err)
+			return
 		}
 	}
 }
 
 // work writes one batch of each kind. What fails stays queued.
 func (q *laterQueue) work(ctx context.Context) error {
+	q.working.Lock()
+	defer q.working.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, q.c.cfg.ConnectTimeout+q.c.cfg.FinishTimeout)
 	defer cancel()
 	q.mu.Lock()

@@ -91,6 +91,13 @@ func (c *Coordinator) mayPresume(d doubtful, k known) bool {
 	return k.settled
 }
 
+// notBegun: the id is one that this gateway has not given to anybody yet. An
+// abort recorded for it now would hit the transaction that gets it.
+func (c *Coordinator) notBegun(id participant.ID) bool {
+	e := c.epoch.Load()
+	return id.Epoch == e.number && id.Sequence > e.next.Load()
+}
+
 // branchRecords asks every node, in parallel, which of ids have committed
 // there. silent are the nodes of which it cannot be known.
 func (c *Coordinator) branchRecords(ctx context.Context, ids []participant.ID) (proven map[participant.ID][]string, silent []string) {
@@ -99,6 +106,10 @@ func (c *Coordinator) branchRecords(ctx context.Context, ids []participant.ID) (
 	var wg sync.WaitGroup
 	for _, node := range c.cfg.Nodes {
 		wg.Go(func() {
+			// A node that hangs is one that cannot be asked: it must not use up the
+			// time that the others' transactions need.
+			ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+			defer cancel()
 			records, err := node.BranchRecords(ctx, ids)
 			mu.Lock()
 			defer mu.Unlock()
@@ -148,7 +159,7 @@ func (c *Coordinator) AskOutcome(ctx context.Context, id participant.ID) (Decisi
 			return NoDecision, &UnknownEpochError{ID: id}
 		case id.Sequence <= k.forgotten:
 			return NoDecision, &ForgottenError{ID: id}
-		case c.running.has(id), k.alive && id.Epoch != c.epoch.Load().number:
+		case c.running.has(id), k.alive && id.Epoch != c.epoch.Load().number, c.notBegun(id):
 			return NoDecision, nil
 		}
 		decisions, err := c.presume(ctx, []doubtful{{id: id}})

@@ -28,14 +28,18 @@ type purger struct {
 
 func newPurger(c *Coordinator) *purger { return &purger{c: c, last: time.Now()} }
 
-// run purges one batch per epoch if it is time.
+// run purges, if it is time, until there is no whole batch left: decisions must
+// not be made faster than they are forgotten.
 func (p *purger) run(ctx context.Context) error {
 	if time.Since(p.last) < purgeInterval {
 		return nil
 	}
 	p.last = time.Now()
-	_, err := p.purge(ctx)
-	return err
+	for {
+		if forgotten, err := p.purge(ctx); err != nil || forgotten < purgeBatch {
+			return err
+		}
+	}
 }
 
 // purge forgets at most one batch of each epoch and tells how many decisions it

@@ -287,6 +287,8 @@ func (r *recoverer) nodeStates(ctx context.Context, ids []participant.ID) map[st
 	var wg sync.WaitGroup
 	for _, node := range r.c.cfg.Nodes {
 		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, r.c.cfg.ConnectTimeout)
+			defer cancel()
 			list, err := node.ListPrepared(ctx)
 			if err != nil {
 				return

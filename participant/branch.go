@@ -33,7 +33,8 @@ type Branch struct {
 	autocommit bool
 	opening    []string // BEGIN and what must follow it, until the block is open
 	open       bool
-	writes     bool
+	writes     bool // takes part in two-phase commit
+	changes    bool // has, or may have, changed rows; otherwise it has only locked some
 
 	// of the exchange under way
 	hiddenTags   int  // completions of our own statements still to come
@@ -74,9 +75,19 @@ func (b *Branch) Lost() error { return b.conn.err }
 // node, and so takes part in two-phase commit.
 func (b *Branch) Writes() bool { return b.writes }
 
-// MarkWrites records that a statement that writes, locks or may do so is about
-// to run.
-func (b *Branch) MarkWrites() { b.writes = true }
+// MarkWrites records that a statement that writes, or may do so, is about to
+// run.
+func (b *Branch) MarkWrites() { b.writes, b.changes = true, true }
+
+// MarkLocks records that a statement that locks rows but changes nothing
+// (SELECT ... FOR UPDATE) is about to run. The branch writes all the same: a
+// lock is a transaction id at the node, and must survive a crash of the gateway
+// as long as the changes it protects elsewhere are in doubt.
+func (b *Branch) MarkLocks() { b.writes = true }
+
+// OnlyLocks tells whether the branch writes, but nothing except row locks. What
+// these protect may lie on other nodes, so they are let go last.
+func (b *Branch) OnlyLocks() bool { return b.writes && !b.changes }
 
 // AddOpening adds a statement (a savepoint, a setting) to be run before the
 // branch's first one. It is only for a branch that is not open yet.

@@ -103,7 +103,7 @@ func Open(cfg Config) (*Node, error) {
 		Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3,
 	}}
 	conf.DialFunc = dialer.DialContext
-	return &Node{cfg: cfg, conf: conf}, nil
+	return &Node{cfg: cfg, conf: conf, admin: adminConn{busy: make(chan struct{}, 1)}}, nil
 }
 
 // Name is the node's name.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -83,13 +82,13 @@ type PreparedBranch struct {
 // adminConn is the node's connection for recovery and for looks, apart from
 // the branches' pool so that a full one never delays recovery.
 type adminConn struct {
-	mu   sync.Mutex
+	busy chan struct{} // a lock, of which a context can stop the wait: a node may hang
 	conn *Conn
 }
 
 func (a *adminConn) close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.busy <- struct{}{}
+	defer func() { <-a.busy }()
 	if a.conn != nil {
 		a.conn.Abandon(errors.New("closed"))
 		a.conn = nil
@@ -99,8 +98,12 @@ func (a *adminConn) close() {
 // adminExchange runs one statement of ours on the node's own connection,
 // bounded by ctx. A refused statement is a *pgconn.PgError, as an error.
 func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
-	n.admin.mu.Lock()
-	defer n.admin.mu.Unlock()
+	select {
+	case n.admin.busy <- struct{}{}:
+		defer func() { <-n.admin.busy }()
+	case <-ctx.Done():
+		return answer{}, &ConnectError{Node: n.cfg.Name, Err: context.Cause(ctx)}
+	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(n.cfg.ConnectTimeout)
