@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/jackc/pgerrcode"
@@ -105,34 +104,6 @@ func (c *descriptionCache) get(key string) *description {
 
 func (c *descriptionCache) add(key string, d *description) { c.entries.Add(key, d) }
 
-// settingsOfNoPlan do not change what a statement means or returns. All others
-// may: a constant such as '01/02/2020'::date is read when it is parsed.
-var settingsOfNoPlan = []string{
-	"application_name", "client_min_messages", "extra_float_digits", "statement_timeout", "lock_timeout",
-	"idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout", "synchronous_commit",
-}
-
-func planKey(settings participant.Settings) string {
-	for _, name := range settingsOfNoPlan {
-		settings = settings.Without(name)
-	}
-	return settings.Key()
-}
-
-// statementKey identifies a statement by everything that its meaning depends on.
-func (s *session) statementKey(sql string, oids []uint32) string {
-	key := strconv.AppendUint(nil, s.gw.descriptions.refresh(), 10)
-	for _, oid := range oids {
-		key = append(key, ',')
-		key = strconv.AppendUint(key, uint64(oid), 10)
-	}
-	key = append(key, 0)
-	key = append(key, s.planKey...)
-	key = append(key, 0)
-	key = append(key, sql...)
-	return string(key)
-}
-
 // describeStatement makes st.description known, by asking a node if need be.
 func (s *session) describeStatement(st *statement) error {
 	if st.description != nil {
@@ -140,6 +111,9 @@ func (s *session) describeStatement(st *statement) error {
 	}
 	if st.description = st.ownDescription(); st.description != nil {
 		return nil
+	}
+	if st.key == "" {
+		s.giveKey(st)
 	}
 	if st.description = s.gw.descriptions.get(st.key); st.description != nil {
 		return nil

@@ -5,8 +5,6 @@ import (
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgproto3"
-
-	"github.com/pgpact/pgpact/sqlparse"
 )
 
 // The extended protocol, so that no client can tell it from Postgres and yet no
@@ -40,10 +38,7 @@ func (s *session) extendedMessage(kind byte, body []byte) error {
 	case 'C':
 		return s.closeMessage(body)
 	default: // Flush
-		if err := s.settle(); err != nil {
-			return err
-		}
-		return s.client.flush()
+		return s.settle()
 	}
 }
 
@@ -89,7 +84,9 @@ func (s *session) parseMessage(body []byte) error {
 	if s.statements == nil {
 		s.statements = map[string]*statement{}
 	}
-	st.key = s.statementKey(st.sql, st.oids)
+	if st.name != "" {
+		s.giveKey(st)
+	}
 	s.statements[st.name] = st
 	if st.description = st.ownDescription(); st.description != nil {
 		s.client.send(&pgproto3.ParseComplete{})
@@ -359,58 +356,6 @@ func (s *session) abandonPending() {
 	s.pending = pending{}
 }
 
-// runsHere tells whether the gateway runs the statement without sending it to a
-// node as it is.
-func (st *statement) runsHere() bool {
-	if st.parsed == nil || controlsTransaction(st.parsed) {
-		return true
-	}
-	switch st.parsed.Kind {
-	case sqlparse.Set, sqlparse.SetConstraints, sqlparse.Reset, sqlparse.Discard, sqlparse.Deallocate, sqlparse.Unlisten:
-		return true
-	case sqlparse.Show:
-		return isOwnSetting(st.parsed.Setting.Name)
-	case sqlparse.CloseCursor:
-		return st.parsed.All
-	}
-	return false
-}
-
-// routedLate tells whether the statement's node is known only when it is run,
-// and not from the router.
-func (st *statement) routedLate() bool {
-	switch st.parsed.Kind {
-	case sqlparse.Show, sqlparse.Fetch, sqlparse.Move, sqlparse.CloseCursor, sqlparse.Prepare, sqlparse.Execute:
-		return true
-	}
-	return false
-}
-
-// controlsTransaction tells whether the statement begins or ends a transaction
-// or a part of one.
-func controlsTransaction(st *sqlparse.Statement) bool {
-	switch st.Kind {
-	case sqlparse.Begin, sqlparse.Commit, sqlparse.Rollback, sqlparse.Savepoint, sqlparse.Release, sqlparse.RollbackTo,
-		sqlparse.PrepareTransaction, sqlparse.CommitPrepared, sqlparse.RollbackPrepared:
-		return true
-	}
-	return false
-}
-
-func noStatement(name string) error {
-	if name == "" {
-		return sqlError(pgerrcode.InvalidSQLStatementName, "unnamed prepared statement does not exist")
-	}
-	return sqlErrorf(pgerrcode.InvalidSQLStatementName, "prepared statement %q does not exist", name)
-}
-
 func noPortal(name string) error {
 	return sqlErrorf(pgerrcode.InvalidCursorName, "portal %q does not exist", name)
 }
-
-// dropUnnamed drops the unnamed statement and portal, as every simple query and
-// every Parse without a name does.
-func (s *session) dropUnnamed() { delete(s.statements, "") }
-
-// dropStatements drops all prepared statements.
-func (s *session) dropStatements() { clear(s.statements) }

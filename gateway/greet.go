@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgpact/pgpact/participant"
@@ -147,27 +145,29 @@ func splitOptions(options string) []string {
 func (s *session) startParameters(values map[string]string) (map[string]string, error) {
 	checked := maps.Clone(values)
 	delete(checked, "application_name") // everything is valid there
-	key := participant.NewSettings(checked).Key()
-	if known, ok := s.gw.greetings.Get(key); ok && time.Since(known.at) < greetingLife {
+	settings := participant.NewSettings(checked)
+	known, ok := s.gw.greetings.Get(settings.Key())
+	if ok && time.Since(known.at) < greetingLife {
 		return known.parameters, nil
 	}
-	parameters, err := s.gw.askParameters(s.interrupt.context(), participant.NewSettings(checked))
-	switch {
-	case err == nil:
-		s.gw.greetings.Add(key, greeting{parameters: parameters, at: time.Now()})
+	s.interrupt.enter()
+	parameters, err := s.gw.askParameters(s.interrupt.context(), settings)
+	s.interrupt.leave()
+	if err == nil {
+		s.gw.greetings.Add(settings.Key(), greeting{parameters: parameters, at: time.Now()})
 		return parameters, nil
-	case isUnreachable(err):
-		// Nobody can be asked. What the last node said is near enough, and the
-		// session may be for a node that comes back.
-		if known, ok := s.gw.greetings.Get(key); ok {
-			return known.parameters, nil
-		}
-		return *s.gw.latest.Load(), nil
-	}
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return nil, pgErr
 	}
 	pgErr, _ := clientError(err)
+	switch {
+	case participant.SQLState(err) != "": // a node has looked at the settings
+		return nil, pgErr
+	case ok:
+		return known.parameters, nil
+	case isUnreachable(err):
+		// Nobody can be asked. What the last node said is near enough, and the
+		// session may be there when a node comes back.
+		return *s.gw.latest.Load(), nil
+	}
 	return nil, pgErr
 }
 

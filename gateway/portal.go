@@ -11,57 +11,6 @@ import (
 	"github.com/pgpact/pgpact/sqlparse"
 )
 
-// statement is a prepared statement of the client's.
-type statement struct {
-	name        string
-	sql         string
-	parsed      *sqlparse.Statement // nil for an empty text
-	oids        []uint32            // as Parse gave them, 0 or missing for the node to infer
-	key         string              // under which connections keep it prepared
-	description *description        // nil while no node was asked
-}
-
-// params is the number of parameters Bind must give.
-func (st *statement) params() int {
-	if st.parsed == nil {
-		return len(st.oids)
-	}
-	return max(len(st.oids), st.parsed.Params)
-}
-
-// nameAt is the name under which the branch's connection holds the statement,
-// and whether it already does. The unnamed statement is parsed each time: it is
-// mostly used once.
-func (st *statement) nameAt(b *participant.Branch) (name string, parsed bool) {
-	if st.name == "" {
-		return "", false
-	}
-	return b.StatementName(st.key)
-}
-
-// parsedAt records that the connection has parsed the statement.
-func (st *statement) parsedAt(b *participant.Branch) {
-	if st.name != "" {
-		b.ConfirmStatement(st.key)
-	}
-}
-
-// verifiable tells whether the client has been told which columns the statement
-// returns. A connection that parses it anew is then asked whether that is still
-// so, and if not the client gets the error that Postgres gives.
-func (st *statement) verifiable() bool {
-	return st.name != "" && st.description != nil && st.description.returnsRows()
-}
-
-// verify compares a node's fresh description with what the client was told.
-func (st *statement) verify(frame pgwire.Frame) error {
-	told := st.description.frame
-	if sameShape(told[pgwire.HeaderLen:], frame.Body(), told[0], frame.Type()) {
-		return nil
-	}
-	return errStalePlan
-}
-
 // mustVerifyFirst: a statement that writes must not run before its columns are
 // known to be right; for others it is soon enough when they are.
 func (x *execution) mustVerifyFirst() bool {

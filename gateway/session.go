@@ -132,8 +132,8 @@ func (s *session) waitError(err error) error {
 // handle serves one message. An error ends the session; errors of statements
 // are told to the client inside.
 func (s *session) handle(frame pgwire.Frame) error {
-	body := frame.Body()
-	switch frame.Type() {
+	kind, body := frame.Type(), frame.Body()
+	switch kind {
 	case 'S':
 		s.syncMessage()
 		return nil
@@ -143,16 +143,19 @@ func (s *session) handle(frame pgwire.Frame) error {
 	if s.skipping {
 		return nil
 	}
-	switch frame.Type() {
+	switch kind {
 	case 'Q':
 		s.queryMessage(body)
 		return nil
 	case 'P', 'B', 'D', 'E', 'C', 'H':
 		s.inSeries = true
-		if err := s.extendedMessage(frame.Type(), body); err != nil {
+		if err := s.extendedMessage(kind, body); err != nil {
 			s.skipping = true
 			s.report(err)
 			return s.client.flush() // Postgres shows an error at once
+		}
+		if kind == 'H' {
+			return s.client.flush()
 		}
 		return nil
 	case 'F':
@@ -162,14 +165,16 @@ func (s *session) handle(frame pgwire.Frame) error {
 	case 'd', 'c', 'f':
 		return nil // the rest of a COPY that has failed, as Postgres takes it
 	}
-	return frontError(pgerrcode.ProtocolViolation, fmt.Sprintf("invalid frontend message type %d", frame.Type()))
+	return frontError(pgerrcode.ProtocolViolation, fmt.Sprintf("invalid frontend message type %d", kind))
 }
 
 // report tells the client that a statement, or a message, failed, and moves the
 // transaction on accordingly.
 func (s *session) report(err error) {
 	pgErr, known := clientError(err)
-	if !known {
+	if s.client.ctx.Err() != nil {
+		// The session is being ended: nobody reads this.
+	} else if !known {
 		s.gw.logger.Error("statement failed for a reason of ours", "pid", s.client.pid, "err", err)
 	} else if pgErr.Code == pgerrcode.ConnectionFailure {
 		s.gw.logger.Warn("statement failed", "pid", s.client.pid, "err", err)
@@ -184,6 +189,9 @@ func (s *session) report(err error) {
 // readyForQuery ends the answer to a query or a pipeline.
 func (s *session) readyForQuery() {
 	s.tellParameters()
+	// An idle session holds on to nothing big.
+	s.x.sql, s.x.portal, s.x.spool = "", nil, nil
+	clear(s.branches)
 	s.client.send(&pgproto3.ReadyForQuery{TxStatus: s.state.ready()})
 }
 
