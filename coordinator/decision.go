@@ -256,9 +256,11 @@ func (d *decider) keyLost(ctx context.Context, request *decisionRequest) decided
 	return answer
 }
 
-// connect makes the decider's connection if there is none.
+// connect makes the decider's connection if there is none. One that has ended
+// while it was idle must not cost a client its answer: on it, nobody could tell
+// whether the decision had been sent.
 func (d *decider) connect(ctx context.Context) error {
-	if d.conn != nil && !d.conn.pg.IsClosed() {
+	if d.conn != nil && d.conn.fit() {
 		return nil
 	}
 	conn, err := d.c.log.connect(ctx)

@@ -153,6 +153,19 @@ func (c *logConn) close() {
 	_ = c.pg.Close(ctx)
 }
 
+// fit tells, without waiting, whether the connection is there; one that is not
+// is closed.
+func (c *logConn) fit() bool {
+	if c.pg.IsClosed() {
+		return false
+	}
+	if !participant.Alive(c.pg.Conn()) {
+		c.close()
+		return false
+	}
+	return true
+}
+
 // prepare has the server keep sql prepared, for exec.
 func (c *logConn) prepare(ctx context.Context, sql string) error {
 	name := "pgpact_" + strconv.Itoa(len(c.prepared)+1)
@@ -216,7 +229,7 @@ const sqlNull = "\x00null"
 func (l *decisionLog) do(ctx context.Context, f func(c *logConn) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn == nil || l.conn.pg.IsClosed() {
+	if l.conn == nil || !l.conn.fit() {
 		c, err := l.connect(ctx)
 		if err != nil {
 			return err

@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// alive looks, without waiting, whether an idle connection has been closed by
+// Alive looks, without waiting, whether an idle connection has been closed by
 // the server or has been sent something (a FATAL on shutdown): either way it is
 // not fit for use.
-func alive(nc net.Conn) bool {
+func Alive(nc net.Conn) bool {
 	if t, ok := nc.(*tls.Conn); ok {
 		nc = t.NetConn()
 	}

@@ -271,4 +271,4 @@ func (b *Branch) ForbidCancel() { b.conn.allowCancel(false) }
 
 // StillWhole looks, without waiting, whether the branch's connection is as it
 // was after the last answer: nothing received since, not closed.
-func (b *Branch) StillWhole() bool { return b.conn.Whole() && alive(b.conn.nc) }
+func (b *Branch) StillWhole() bool { return b.conn.Whole() && Alive(b.conn.nc) }

@@ -133,7 +133,7 @@ func (n *Node) acquire(ctx context.Context, settings Settings) (*Conn, error) {
 		if c == nil {
 			break
 		}
-		if time.Since(c.used) > livenessCheckAfter && !alive(c.nc) {
+		if time.Since(c.used) > livenessCheckAfter && !Alive(c.nc) {
 			c.Abandon(io.EOF)
 			n.release(c)
 			continue

@@ -108,7 +108,7 @@ func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
 	if !ok {
 		deadline = time.Now().Add(n.cfg.ConnectTimeout)
 	}
-	if n.admin.conn != nil && !alive(n.admin.conn.nc) {
+	if n.admin.conn != nil && !Alive(n.admin.conn.nc) {
 		n.admin.conn.Abandon(errors.New("closed by the server"))
 	}
 	if n.admin.conn == nil || !n.admin.conn.Whole() {

@@ -1,0 +1,379 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgpact/pgpact/internal/clustertest"
+	"github.com/pgpact/pgpact/participant"
+)
+
+// insertDecision writes a decision as somebody else would who was faster.
+func (g *gateway) insertDecision(id participant.ID, outcome string) {
+	g.cluster.Exec(clustertest.CoordinatorServer, fmt.Sprintf(
+		"INSERT INTO pgpact.transactions(epoch,sequence,outcome,participants,role) VALUES(%d,%d,'%s','{a,b}','')", id.Epoch, id.Sequence, outcome))
+}
+
+// A decision asked again after a lost answer finds its own row and commits. (With ON CONFLICT DO NOTHING
+// alone, a committed transaction was taken for aborted: FACTS section 7.)
+func TestDecisionAskedAgainFindsItsOwnRow(t *testing.T) {
+	t.Run("row there already", func(t *testing.T) {
+		cluster := newCluster(t, 2)
+		g := startGateway(t, cluster, nil)
+		tx := g.transfer(10)
+		id := tx.Track()
+		g.at(pointDecisionHandedOver, func() { g.insertDecision(id, "committed") })
+		wantOutcome(t, tx.Commit(), Committed)
+		g.wantBalances(990, 1010)
+		g.waitFinished(id)
+	})
+	for name, key := range map[string]string{"answer lost": "", "answer to a keyed one lost": "order-1"} {
+		t.Run(name, func(t *testing.T) {
+			cluster := newCluster(t, 2)
+			proxy := clustertest.NewProxy(t, cluster.Address(clustertest.CoordinatorServer))
+			g := startGateway(t, cluster, func(c *Config) { c.DecisionURL = proxy.Through(c.DecisionURL) })
+			tx := g.transfer(10)
+			var lost <-chan struct{}
+			request := "pgpact_1" // the batch's prepared statement
+			if key != "" {
+				if err := tx.SetIdempotencyKey(t.Context(), "role", key); err != nil {
+					t.Fatal(err)
+				}
+				request = key
+			}
+			var once sync.Once
+			g.at(pointDecisionWriting, func() { once.Do(func() { lost = proxy.LoseAnswer(request) }) })
+			result := tx.Commit()
+			wantOutcome(t, result, Committed)
+			select {
+			case <-lost:
+			default:
+				t.Error("no answer was lost")
+			}
+			g.wantBalances(990, 1010)
+			g.waitFinished(result.ID)
+		})
+	}
+}
+
+// One that meets a recovery's abort rolls back, with ErrAbortDecided.
+func TestDecisionThatMeetsAnAbortRollsBack(t *testing.T) {
+	bothKeyedAndNot(t, func(t *testing.T, key string) {
+		cluster := newCluster(t, 2)
+		g := startGateway(t, cluster, nil)
+		tx := g.transfer(10)
+		id := tx.Track()
+		g.setKey(tx, key)
+		g.at(pointDecisionHandedOver, func() { g.insertDecision(id, "aborted") })
+		result := tx.Commit()
+		wantOutcome(t, result, Aborted)
+		if !errors.Is(result.Err, ErrAbortDecided) {
+			t.Errorf("%v", result.Err)
+		}
+		if left := cluster.Prepared(); len(left) != 0 {
+			t.Errorf("prepared: %v", left)
+		}
+		g.wantBalances(1000, 1000)
+	})
+}
+
+// bothKeyedAndNot runs a test for a transaction without an idempotency key, and for one with.
+func bothKeyedAndNot(t *testing.T, test func(t *testing.T, key string)) {
+	t.Run("without key", func(t *testing.T) { test(t, "") })
+	t.Run("with key", func(t *testing.T) { test(t, "order-1") })
+}
+
+// setKey gives the transaction a key, unless it is "".
+func (g *gateway) setKey(tx *Transaction, key string) {
+	g.t.Helper()
+	if key == "" {
+		return
+	}
+	if err := tx.SetIdempotencyKey(context.Background(), "role", key); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// Nothing was sent: the live gateway may give up, and says so (I4, I5).
+func TestDecisionDatabaseDownAborts(t *testing.T) {
+	bothKeyedAndNot(t, func(t *testing.T, key string) {
+		cluster := newCluster(t, 2)
+		proxy := clustertest.NewProxy(t, cluster.Address(clustertest.CoordinatorServer))
+		g := startGateway(t, cluster, func(c *Config) {
+			c.DecisionURL = proxy.Through(c.DecisionURL)
+			c.DecisionTimeout = time.Second
+		})
+		wantOutcome(t, g.transfer(10).Commit(), Committed)
+		tx := g.transfer(10)
+		g.setKey(tx, key)
+		g.at(pointVoted, func() {
+			proxy.Cut()
+			// The decider's idle connection is seen to have ended before anything is sent on it.
+			clustertest.WaitFor(t, "the end of the connection arrives", 10*time.Second, func() bool {
+				return !participant.Alive(g.decider.conn.pg.Conn())
+			})
+		})
+		result := tx.Commit()
+		wantOutcome(t, result, Aborted)
+		if !errors.Is(result.Err, ErrDecisionUnreachable) {
+			t.Errorf("%v", result.Err)
+		}
+		if left := cluster.Prepared(); len(left) != 0 {
+			t.Errorf("prepared: %v", left)
+		}
+		g.wantBalances(990, 1010)
+		// When it is back, so are commits.
+		g.at(pointVoted, nil)
+		proxy.Mend()
+		wantOutcome(t, g.transfer(10).Commit(), Committed)
+	})
+}
+
+// The decision database is killed while the decision is written: whatever is settled when it is back is what
+// the client hears.
+func TestDecisionDatabaseKilledWhileWriting(t *testing.T) {
+	for _, point := range []string{pointDecisionWriting, pointDecisionWritten} {
+		t.Run(point, func(t *testing.T) {
+			cluster := newCluster(t, 2)
+			g := startGateway(t, cluster, func(c *Config) { c.DecisionTimeout, c.InDoubtTimeout = 30*time.Second, 2*time.Minute })
+			tx := g.transfer(10)
+			var once sync.Once
+			started := make(chan struct{})
+			g.at(point, func() {
+				once.Do(func() {
+					cluster.Kill(clustertest.CoordinatorServer)
+					go func() {
+						defer close(started)
+						cluster.StartServer(clustertest.CoordinatorServer)
+					}()
+				})
+			})
+			result := tx.Commit()
+			<-started
+			wantOutcome(t, result, Committed)
+			g.wantBalances(990, 1010)
+			clustertest.WaitFor(t, "the decision is finished", 20*time.Second, func() bool {
+				return g.record(result.ID) == "committed|{a,b}|finished"
+			})
+		})
+	}
+}
+
+// If the answer does not come within the bound, the client hears that the outcome is not known, and recovery
+// sees to it.
+func TestDecisionNotLearnedInTimeIsUnknown(t *testing.T) {
+	cluster := newCluster(t, 2)
+	proxy := clustertest.NewProxy(t, cluster.Address(clustertest.CoordinatorServer))
+	g := startGateway(t, cluster, func(c *Config) {
+		c.DecisionURL, c.DecisionTimeout, c.ConnectTimeout = proxy.Through(c.DecisionURL), time.Second, time.Second
+	})
+	tx := g.transfer(10)
+	g.at(pointDecisionWriting, func() {
+		lost := proxy.LoseAnswer("pgpact_1")
+		go func() { // what was sent is done, and then nothing can be asked
+			<-lost
+			proxy.Cut()
+		}()
+	})
+	result := tx.Commit()
+	g.at(pointDecisionWriting, nil)
+	switch result.Outcome {
+	case Unknown:
+		if !errors.Is(result.Err, ErrOutcomeUnknown) || result.ID.IsZero() {
+			t.Errorf("%+v", result)
+		}
+	case Committed: // a connection was faster than the cut
+		t.Log("the answer was learned all the same")
+	default:
+		t.Fatalf("outcome %v (%v)", result.Outcome, result.Err)
+	}
+	proxy.Mend()
+	clustertest.WaitFor(t, "recovery commits it", 20*time.Second, func() bool {
+		return len(cluster.Prepared()) == 0 && g.record(result.ID) == "committed|{a,b}|finished"
+	})
+	g.wantBalances(990, 1010)
+}
+
+// Commits that wait at the same time share statements, and each learns its own outcome.
+func TestDecisionsShareStatements(t *testing.T) {
+	const commits = 64
+	cluster := newCluster(t, 2)
+	g := startGateway(t, cluster, nil)
+	cluster.Exec("a", "INSERT INTO accounts SELECT 'x'||i, 0 FROM generate_series(1,64) i")
+	cluster.Exec("b", "INSERT INTO accounts SELECT 'x'||i, 0 FROM generate_series(1,64) i")
+	var statements, waiting atomic.Int64
+	all := make(chan struct{})
+	g.at(pointDecisionHandedOver, func() {
+		if waiting.Add(1) == commits {
+			close(all)
+		}
+	})
+	var once sync.Once
+	g.at(pointDecisionWriting, func() {
+		statements.Add(1)
+		once.Do(func() { <-all })
+	})
+	var group errgroup.Group
+	ids := make([]participant.ID, commits)
+	for i := range commits {
+		group.Go(func() error {
+			tx, err := g.Begin(t.Context())
+			if err != nil {
+				return err
+			}
+			for _, node := range []string{"a", "b"} {
+				if _, err := run(tx, g.node(node), fmt.Sprintf("UPDATE accounts SET balance=1 WHERE id='x%d'", i+1)); err != nil {
+					tx.Rollback()
+					return err
+				}
+			}
+			if i%8 == 0 { // one of eight is aborted by somebody faster
+				g.insertDecision(tx.Track(), "aborted")
+			}
+			result := tx.Commit()
+			ids[i] = result.ID
+			if want := map[bool]Outcome{true: Aborted, false: Committed}[i%8 == 0]; result.Outcome != want {
+				return fmt.Errorf("commit %d: %v (%w)", i, result.Outcome, result.Err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := statements.Load(); n >= commits/2 {
+		t.Errorf("%d statements for %d commits", n, commits)
+	} else {
+		t.Logf("%d statements for %d commits", n, commits)
+	}
+	for _, node := range []string{"a", "b"} {
+		if n := cluster.Value(node, "SELECT count(*) FROM accounts WHERE id LIKE 'x%' AND balance=1"); n != "56" {
+			t.Errorf("%s transactions on %s", n, node)
+		}
+	}
+	for _, id := range ids {
+		g.waitFinished(id)
+	}
+}
+
+// The same key a second time: the first one is named, at SET and in a race at the decision.
+func TestIdempotencyKey(t *testing.T) {
+	cluster := newCluster(t, 2)
+	g := startGateway(t, cluster, nil)
+	keyed := func(role, key string) (Result, error) {
+		tx := g.transfer(10)
+		if err := tx.SetIdempotencyKey(t.Context(), role, key); err != nil {
+			tx.Rollback()
+			return Result{}, err
+		}
+		return tx.Commit(), nil
+	}
+	first, err := keyed("alice", "order-1")
+	if err != nil || first.Outcome != Committed {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	_, err = keyed("alice", "order-1")
+	if taken, ok := errors.AsType[*KeyTakenError](err); !ok || taken.Winner != first.ID || taken.Key != "order-1" {
+		t.Errorf("the same key: %v", err)
+	}
+	if other, err := keyed("bob", "order-1"); err != nil || other.Outcome != Committed {
+		t.Errorf("another role's key: %+v, %v", other, err)
+	}
+	// One that rolled back has not taken its key.
+	tx := g.transfer(10)
+	if err := tx.SetIdempotencyKey(t.Context(), "alice", "order-2"); err != nil {
+		t.Fatal(err)
+	}
+	tx.Rollback()
+	if again, err := keyed("alice", "order-2"); err != nil || again.Outcome != Committed {
+		t.Errorf("after a rollback: %+v, %v", again, err)
+	}
+	g.wantBalances(970, 1030)
+}
+
+func TestIdempotencyKeyRace(t *testing.T) {
+	cluster := newCluster(t, 2)
+	g := startGateway(t, cluster, nil)
+	const racers = 4
+	cluster.Exec("a", "INSERT INTO accounts SELECT 'x'||i, 0 FROM generate_series(1,4) i")
+	results := make([]Result, racers)
+	var group errgroup.Group
+	var ready sync.WaitGroup
+	ready.Add(racers)
+	for i := range racers {
+		tx := g.begin()
+		g.must(tx, "a", fmt.Sprintf("UPDATE accounts SET balance=1 WHERE id='x%d'", i+1))
+		if err := tx.SetIdempotencyKey(t.Context(), "alice", `it's "a" key \`); err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() error {
+			ready.Done()
+			ready.Wait()
+			results[i] = tx.Commit()
+			return nil
+		})
+	}
+	_ = group.Wait()
+	var winner participant.ID
+	for _, r := range results {
+		if r.Outcome == Committed {
+			if !winner.IsZero() {
+				t.Error("two winners")
+			}
+			winner = r.ID
+		}
+	}
+	if winner.IsZero() {
+		t.Fatalf("no winner: %+v", results)
+	}
+	for _, r := range results {
+		if r.ID == winner {
+			continue
+		}
+		taken, ok := errors.AsType[*KeyTakenError](r.Err)
+		if r.Outcome != Aborted || !ok || taken.Winner != winner {
+			t.Errorf("%v: %v", r.Outcome, r.Err)
+		}
+		if d, err := g.AskOutcome(t.Context(), r.ID); d != Abort || err != nil {
+			t.Errorf("a loser's outcome: %v, %v", d, err)
+		}
+	}
+	if n := cluster.Value("a", "SELECT count(*) FROM accounts WHERE balance=1"); n != "1" {
+		t.Errorf("%s of them are there", n)
+	}
+}
+
+// A tracked transaction always leaves a record, however few nodes it wrote on.
+func TestTrackedTransactionsLeaveARecord(t *testing.T) {
+	for _, test := range []struct{ name, sql, want string }{
+		{"one node", "UPDATE accounts SET balance=5", "committed|{a}|finished"},
+		{"no write", "SELECT balance FROM accounts", "committed|{}|finished"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cluster := newCluster(t, 2)
+			g := startGateway(t, cluster, nil)
+			tx := g.begin()
+			id := tx.Track()
+			g.must(tx, "a", test.sql)
+			if d, err := g.AskOutcome(t.Context(), id); d != NoDecision || err != nil {
+				t.Errorf("in progress: %v, %v", d, err)
+			}
+			result := tx.Commit()
+			wantOutcome(t, result, Committed)
+			g.waitFinished(id)
+			if got := g.record(id); got != test.want || result.ID != id {
+				t.Errorf("record %q of %v", got, result.ID)
+			}
+			if d, err := g.AskOutcome(t.Context(), id); d != Commit || err != nil {
+				t.Errorf("outcome %v, %v", d, err)
+			}
+		})
+	}
+}
