@@ -45,8 +45,7 @@ func TestServeIsKilledAndServesAgain(t *testing.T) {
 	}
 	exec1(t, conn, "commit")
 
-	gateway.Kill9(t)
-	if exit := gateway.Wait(t, 0); exit.Signal != syscall.SIGKILL {
+	if exit := gateway.Kill9(t); exit.Signal != syscall.SIGKILL {
 		t.Fatalf("after Kill9: %v", exit)
 	}
 	again, url := harness.Serve(t, config)

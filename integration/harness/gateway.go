@@ -149,11 +149,11 @@ func (g *Gateway) Wait(t testing.TB, within time.Duration) Exit {
 	}
 }
 
-// Kill9 kills the process with SIGKILL and waits for its end.
-func (g *Gateway) Kill9(t testing.TB) {
+// Kill9 kills the process with SIGKILL, waits for its end, and returns how it ended: it may have ended by itself before.
+func (g *Gateway) Kill9(t testing.TB) Exit {
 	t.Helper()
-	_ = g.cmd.Process.Kill() // it may have ended already
-	g.Wait(t, bound)
+	_ = g.cmd.Process.Kill()
+	return g.Wait(t, bound)
 }
 
 // Stop asks the process to end (SIGTERM) and returns how it did.
