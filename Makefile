@@ -42,7 +42,7 @@ unit: ## Unit tests, with the race detector
 
 .PHONY: integration
 integration: ## Integration tests: real Postgres in containers, real gateway processes (RUN=regexp for some of them)
-	cd integration && ../scripts/gotest.sh -v -count=1 -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') ./...
+	cd integration && ../scripts/gotest.sh -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') ./...
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (10s)
