@@ -32,6 +32,7 @@ func (c *collector) insert(s *pgquery.InsertStmt, at place) {
 	at.env = c.with(s.WithClause, at)
 	rel := c.target(s.Relation)
 	ch := Change{Kind: Insert, Table: rel.table}
+	// The source cannot name columns of the target.
 	at.scope = &scope{parent: at.scope}
 	ch.InsertColumns = targetNames(s.Cols)
 	c.nodes(s.Cols, at)
@@ -55,6 +56,9 @@ func (c *collector) insert(s *pgquery.InsertStmt, at place) {
 		c.query(source, at)
 	}
 
+	// From here on the target is in scope: ON CONFLICT sees the row that is
+	// there and, as "excluded", the one that could not be inserted. No condition
+	// is taken: an INSERT's rows are known by its VALUES.
 	at.scope.rels = []*relation{rel}
 	if on := s.OnConflictClause; on != nil {
 		ch.OnConflict = true
@@ -74,7 +78,8 @@ func (c *collector) insert(s *pgquery.InsertStmt, at place) {
 	c.change(s, ch, len(s.ReturningList) > 0)
 }
 
-// isPlainValues: VALUES rows and nothing that picks among them.
+// isPlainValues: VALUES rows and nothing that picks among them. With a LIMIT it
+// could not be told which of the keys are inserted.
 func isPlainValues(s *pgquery.SelectStmt) bool {
 	return len(s.ValuesLists) > 0 && s.WithClause == nil && len(s.SortClause) == 0 &&
 		s.LimitCount == nil && s.LimitOffset == nil && len(s.LockingClause) == 0
@@ -83,6 +88,8 @@ func isPlainValues(s *pgquery.SelectStmt) bool {
 func (c *collector) update(s *pgquery.UpdateStmt, at place) {
 	at.env = c.with(s.WithClause, at)
 	rel := c.target(s.Relation)
+	// The target stands in one scope with FROM, joined to it by WHERE as in an
+	// inner join: conditions limit all of them alike.
 	at.scope = &scope{parent: at.scope, rels: []*relation{rel}}
 	c.from(s.FromClause, at)
 	c.facts.Join = c.facts.Join || len(s.FromClause) > 0
@@ -103,7 +110,9 @@ func (c *collector) delete(s *pgquery.DeleteStmt, at place) {
 	c.change(s, Change{Kind: Delete, Table: rel.table}, len(s.ReturningList) > 0)
 }
 
-// merge takes no conditions: what MERGE's ON limits depends on its actions.
+// merge takes no conditions: what MERGE's ON limits depends on its actions. WHEN
+// NOT MATCHED inserts for source rows that ON holds to nothing, and WHEN NOT
+// MATCHED BY SOURCE reads every row of the target.
 func (c *collector) merge(s *pgquery.MergeStmt, at place) {
 	at.env = c.with(s.WithClause, at)
 	rel := c.target(s.Relation)
@@ -123,7 +132,8 @@ func (c *collector) merge(s *pgquery.MergeStmt, at place) {
 	c.change(s, ch, len(s.ReturningList) > 0)
 }
 
-// targetNames are the columns a target list assigns; nil for none.
+// targetNames are the columns a target list assigns, wholly or (SET a.b = 1,
+// SET a[1] = 1) in part; nil for none.
 func targetNames(list []*pgquery.Node) []string {
 	var names []string
 	for _, n := range list {

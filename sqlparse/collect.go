@@ -79,6 +79,8 @@ func (c *collector) node(node *pgquery.Node, at place) {
 	}
 	switch n := node.Node.(type) {
 	case nil:
+	// The kinds that ordinary statements are made of. Columns are read where a
+	// condition is taken apart; visited by themselves they say nothing.
 	case *pgquery.Node_ColumnRef, *pgquery.Node_String_, *pgquery.Node_Integer, *pgquery.Node_AStar:
 	case *pgquery.Node_AConst:
 		c.constants = append(c.constants, n.AConst.Location)
@@ -198,6 +200,7 @@ func (c *collector) function(f *pgquery.FuncCall, at place) {
 	c.node(f.AggFilter, at)
 }
 
+// functionName files each function once, however often it is called.
 func (c *collector) functionName(schema, name string) {
 	f := Function{Schema: schema, Name: name}
 	if !slices.Contains(c.facts.Functions, f) {

@@ -25,6 +25,10 @@ func (r restriction) drives(col column) bool {
 	if subset(col.tables, r.drivers) {
 		return true
 	}
+	// Names are looked up from the inside out, so a table that is not of this
+	// level belongs to an enclosing query. Its rows are what this level is
+	// evaluated for, one by one; nothing here can limit them: the subquery may
+	// stand in a target list or under NOT EXISTS.
 	here := tables(r.scope.rels)
 	return !slices.ContainsFunc(col.tables, func(t int) bool { return slices.Contains(here, t) })
 }
@@ -49,6 +53,8 @@ func (c *collector) restrict(n *pgquery.Node, r restriction) {
 		}
 		return
 	}
+	// Pairs are taken from conjuncts only: under an OR a join holds for some
+	// rows and not for others, and is no help to anybody.
 	c.pairs(n.GetAExpr(), r)
 	c.facts.Conditions = append(c.facts.Conditions, c.implied(n, r)...)
 }
@@ -87,6 +93,7 @@ func (c *collector) alternatives(args []*pgquery.Node, r restriction) []Conditio
 			common = conditions
 			continue
 		}
+		// What an arm does not say is not known of the rows that come through it.
 		kept := common[:0]
 		for _, have := range common {
 			for _, other := range conditions {
@@ -154,7 +161,7 @@ func (c *collector) equals(left, right *pgquery.Node, r restriction) []Condition
 		left, right = right, left
 	}
 	if left.GetColumnRef() == nil || right.GetColumnRef() != nil {
-		return nil
+		return nil // two columns are for pairs, and two values say nothing
 	}
 	if v := c.value(right); v.Kind == ValueLiteral || v.Kind == ValueParam {
 		return c.condition(left, []Value{v}, r)

@@ -49,6 +49,7 @@ func (c *collector) definition(n *pgquery.Node) {
 			f.Concurrently = f.Concurrently || p.GetDefElem().GetDefname() == "concurrently"
 		}
 	}
+	// Relations, functions and what a view or a routine's body holds.
 	c.children(m, place{})
 }
 

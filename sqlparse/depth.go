@@ -4,9 +4,6 @@ import (
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 )
 
-// MaxText is the longest text, in bytes, that is read at all.
-const MaxText = 16 << 20
-
 // maxHeight bounds the height of a syntax tree. The C code that turns a tree
 // into protobuf recurses on the thread's stack, without the depth check that
 // Postgres has, and a stack overflow there kills the process: measured, it

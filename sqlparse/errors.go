@@ -131,12 +131,6 @@ func tooComplex() *SyntaxError {
 // checkText refuses what Postgres would not even scan, and what would be
 // unsafe to hand to C.
 func checkText(sql string) *SyntaxError {
-	if len(sql) > MaxText {
-		return &SyntaxError{
-			Message: fmt.Sprintf("statement text of %d bytes is too long", len(sql)), Code: codeTooLarge,
-			Hint: fmt.Sprintf("At most %d bytes are read in one message; load with COPY, or send constants as parameters.", MaxText),
-		}
-	}
 	bad := strings.IndexByte(sql, 0)
 	if bad < 0 && utf8.ValidString(sql) {
 		return nil

@@ -89,10 +89,12 @@ func TestHostile(t *testing.T) {
 		{"surrogate", "SELECT '\xed\xa0\x80'", "22021"},
 		{"invalid UTF-8 by escape", `SELECT E'\xff'`, "22021"},
 		{"too long", repeat(" ", MaxText+1), "54000"},
+		{"too many tokens", "INSERT INTO t VALUES (1)" + repeat(",(1)", MaxTokens/4), "54000"},
+		{"too many tokens behind an escape", "SELECT E'\\'', 1" + repeat(",1", MaxTokens/2), "54000"},
 		{"open parentheses", repeat("(", many), "54001"},
 		{"parentheses", "SELECT " + repeat("(", many) + "1" + repeat(")", many), "54001"},
 		{"sums", "SELECT 1" + repeat("+1", many), "54001"},
-		{"sums between resets", "SELECT 1" + repeat("+CASE WHEN x.end THEN a AND b ELSE c END", many), "54001"},
+		{"sums between resets", "SELECT 1" + repeat("+CASE WHEN x.end THEN a AND b ELSE c END", many/2), "54001"},
 		{"sums with labels", "SELECT 1" + repeat("+y.when", many), "54001"},
 		{"sums with calls", "SELECT 1" + repeat("+f(x.case, a)", many), "54001"},
 		{"negations", "SELECT " + repeat("- ", many) + "1", "54001"},
@@ -107,7 +109,7 @@ func TestHostile(t *testing.T) {
 		{"joins", "SELECT 1 FROM a" + repeat(" JOIN a ON b AND c", many), "54001"},
 		{"cases", "SELECT " + repeat("CASE WHEN ", many) + "1" + repeat(" THEN 1 END", many), "54001"},
 		{"ctes", repeat("WITH a AS (", many) + "SELECT 1" + repeat(") SELECT 1", many), "54001"},
-		{"routines", repeat("CREATE FUNCTION f() BEGIN ATOMIC SELECT 1; ", many) + repeat("END; ", many), "54001"},
+		{"routines", repeat("CREATE FUNCTION f() BEGIN ATOMIC SELECT 1; ", many/4) + repeat("END; ", many/4), "54001"},
 		{"arrays", "SELECT " + repeat("ARRAY[", many) + repeat("]", many), "54001"},
 		{"deep but broken", "SELECT 1" + repeat("+1", many) + " 'open", "42601"},
 	}
@@ -138,6 +140,7 @@ func TestLong(t *testing.T) {
 		"string":     "SELECT '" + repeat("(((((((((", many) + "'",
 		"comment":    "SELECT 1 /*" + repeat("(((((((((", many) + "*/",
 		"unions":     "SELECT 1" + repeat(" UNION ALL SELECT 1", 1000),
+		"megabytes":  "INSERT INTO t VALUES (E'" + repeat("\\\\x", MaxText/4) + "', '" + repeat("a,", MaxText/8-100) + "')",
 		"semicolons": repeat(";", many),
 	} {
 		if _, err := NewParser(1).Parse(sql); err != nil {

@@ -23,6 +23,8 @@ func (c *collector) value(n *pgquery.Node) Value {
 		if _, nested := n.TypeCast.Arg.GetNode().(*pgquery.Node_TypeCast); !ok || nested || dimensions > 0 {
 			break
 		}
+		// A cast of NULL or of a parameter stays what it is: the type tells
+		// which spelling the parameter has.
 		v := c.value(n.TypeCast.Arg)
 		if v.Kind == ValueOther || v.Kind == ValueDefault {
 			break
@@ -104,6 +106,7 @@ func isDigits(s string) bool {
 // already turned aliases such as bigint into pg_catalog.int8.
 func castType(t *pgquery.TypeName) (name string, dimensions int, ok bool) {
 	parts := stringList(t.GetNames())
+	// varchar(3) cuts its value, and %TYPE depends on the catalog.
 	if len(t.GetTypmods()) > 0 || t.GetSetof() || t.GetPctType() {
 		return "", 0, false
 	}
@@ -131,6 +134,7 @@ func (c *collector) array(n *pgquery.Node) []Value {
 	case *pgquery.Node_AArrayExpr:
 		values := c.values(e.AArrayExpr.Elements)
 		for i := range values {
+			// One cast after the other: the first may already have changed it.
 			if cast != "" && values[i].Cast != "" {
 				return nil
 			}

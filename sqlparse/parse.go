@@ -4,6 +4,7 @@ package sqlparse
 
 import (
 	"strings"
+	"sync"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 )
@@ -35,7 +36,13 @@ func (s *Statement) Text(v Value) string {
 type Parser struct {
 	texts    *cache[[]Statement] // by exact text
 	patterns *cache[*pattern]    // by text without its constants
+	// large is held while a large text is read: up to 300 MB go to one of the
+	// largest allowed, and several at once could be too many.
+	large sync.Mutex
 }
+
+// largeText is from how many bytes on texts are read one at a time.
+const largeText = 256 << 10
 
 // NewParser returns a parser that remembers about cacheSize texts with
 // parameters and as many patterns of texts with constants. At most 8 KiB of
@@ -51,6 +58,10 @@ func NewParser(cacheSize int) *Parser {
 // must not be changed; they keep sql in memory.
 func (p *Parser) Parse(sql string) ([]Statement, error) {
 	if len(sql) > maxCached {
+		if len(sql) > largeText {
+			p.large.Lock()
+			defer p.large.Unlock()
+		}
 		statements, _, err := parse(sql)
 		return statements, err
 	}
@@ -59,8 +70,11 @@ func (p *Parser) Parse(sql string) ([]Statement, error) {
 	}
 	sh := shapes.Get().(*shape)
 	defer shapes.Put(sh)
+	// Without constants the exact text serves as well, and costs no reading.
 	regular := sh.read(sql) && len(sh.constants) > 0
 	if regular {
+		// A pattern promises that the grammar accepts the text; that its bytes
+		// are characters at all is still to be seen.
 		if pat, ok := p.patterns.get(sh.lookupKey()); ok && checkText(sql) == nil {
 			return pat.statements(sql, sh), nil
 		}
@@ -81,6 +95,9 @@ func (p *Parser) Parse(sql string) ([]Statement, error) {
 
 // parse reads a text with the real grammar.
 func parse(sql string) ([]Statement, []*collector, error) {
+	if err := checkSize(sql); err != nil {
+		return nil, nil, err
+	}
 	if err := checkText(sql); err != nil {
 		return nil, nil, err
 	}
@@ -94,6 +111,8 @@ func parse(sql string) ([]Statement, []*collector, error) {
 	statements := make([]Statement, 0, len(tree.Stmts))
 	collectors := make([]*collector, 0, len(tree.Stmts))
 	for _, raw := range tree.Stmts {
+		// A statement reaches from the semicolon before it to its own; length 0
+		// means up to the end of the text.
 		start, end := int(raw.StmtLocation), len(sql)
 		if raw.StmtLen > 0 {
 			end = start + int(raw.StmtLen)

@@ -17,6 +17,8 @@ func (c *collector) query(s *pgquery.SelectStmt, at place) {
 	f.Distinct = f.Distinct || len(s.DistinctClause) > 0
 	f.Window = f.Window || len(s.WindowClause) > 0
 
+	// Each arm of a set operation is a level of its own: what limits one says
+	// nothing about the other.
 	if s.Op != pgquery.SetOperation_SETOP_NONE && s.Larg != nil {
 		f.SetOperation = true
 		c.query(s.Larg, at)
@@ -34,6 +36,7 @@ func (c *collector) query(s *pgquery.SelectStmt, at place) {
 	c.from(s.FromClause, at)
 	f.Join = f.Join || len(at.scope.rels) > 1
 	c.where(s.WhereClause, at)
+	// From here on nothing limits rows; HAVING limits groups.
 	c.nodes(s.TargetList, at)
 	c.nodes(s.DistinctClause, at)
 	c.nodes(s.GroupClause, at)
@@ -108,6 +111,8 @@ func (c *collector) fromItem(n *pgquery.Node, at place) {
 		s.rels = append(s.rels, c.relation(n.RangeVar, at.env))
 	case *pgquery.Node_RangeSubselect:
 		sub := n.RangeSubselect
+		// Without LATERAL a subquery does not see its neighbours, but it does
+		// see the query around all of them.
 		outer := s.parent
 		if sub.Lateral {
 			outer = s.soFar()
@@ -163,7 +168,8 @@ func functionAlias(f *pgquery.RangeFunction) string {
 	return ""
 }
 
-// relation is a table or a reference to a CTE.
+// relation is a table or a reference to a CTE. A CTE hides a table of its name,
+// but not from a name with a schema.
 func (c *collector) relation(r *pgquery.RangeVar, env *environment) *relation {
 	rel := &relation{table: -1, name: r.Relname}
 	if r.Schemaname != "" || !env.has(r.Relname) {

@@ -227,7 +227,7 @@ func (s *scanner) quoted(quote byte, class tokenClass) tokenClass {
 	// Strings with a line break between them are one string; decline whatever
 	// stands between them.
 	end := s.pos
-	if !s.space() || s.at('\'') {
+	if !s.space() || s.at('\'') || s.at('\v') { // \v: white space since 16, not known here
 		return tokenDecline
 	}
 	s.pos = end

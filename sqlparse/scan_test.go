@@ -29,6 +29,9 @@ func agree(t interface {
 			}
 		}
 	}
+	if n := countTokens(text); err == nil && n < len(real) {
+		t.Fatalf("%q: counted %d tokens, Postgres reads %d", text, n, len(real))
+	}
 	s := scanner{text: text}
 	for i := 0; ; i++ {
 		class, start, end := s.next()
@@ -90,6 +93,7 @@ var scanTexts = []string{
 	"a=-1", "a+-1", "a*-+-1", "a<=>b", "a!=b", "a=>b", "a||b", "a->>'b'", "a#>b", "a?b", "a?|b", "a&&b", "a~*b", "a!~~*b", "a|/b", "a%-1", "a^-1", "-+-", "+-",
 	"a::int", "a:=b", "a:b", "a: :b", "a[1:2]", "a.b.*", "a. b", "(a,b);c", "a;b;;", "{a}", "\\d", "a\vb", "é", "'é'", `"é"`, "/*é*/a", "a\x01b",
 	"select * from t where a='x'and b='y'", "1and 2", "a'b'", "'a'b", "1'a'", "'a'1", "$1'a'", "<", "@", "`", "?", "!", "~", "|", "^", "%", "#", "&",
+	"E'a'\n'b\\'' 1 2 3 '", "e'a\\'' 1 2", "E'a' 'b\\'' 1 2 '", "ee'a\\' 1 2", "$a$ ' $a$ 1 2", "$é$ ' $é$ 1", "a$b$ ' 1 ' $b$", "$1$ ' 1 2", "E'a'\v\n'b\\'' 1 2 3 '", "U&'\\' 1 2",
 	"=*", "*=", "/=", "-/*c*/1", "+/**/-", "--", "/", "-", ".", "..", "...", ":", "::", ":::", ":==", "<=-", ">=+", "=>-", "=>+1", "~-", "~ -1",
 }
 

@@ -28,6 +28,7 @@ func (c *collector) session(n *pgquery.Node) bool {
 		f.Kind = Discard
 		f.Object = strings.TrimPrefix(s.DiscardStmt.Target.String(), "DISCARD_")
 	case *pgquery.Node_ExecuteStmt:
+		// What it returns depends on the prepared statement: rows may come.
 		f.Kind, f.Prepared, f.Returns = Execute, s.ExecuteStmt.Name, true
 		for _, p := range s.ExecuteStmt.Params {
 			f.ExecuteArgs = append(f.ExecuteArgs, c.value(p))
@@ -53,6 +54,7 @@ func (c *collector) session(n *pgquery.Node) bool {
 	case *pgquery.Node_DoStmt:
 		f.Kind = Do
 	case *pgquery.Node_CallStmt:
+		// Whether a procedure has output arguments only the catalog knows.
 		f.Kind, f.Returns = Call, true
 		c.children(n.ProtoReflect(), place{})
 	case *pgquery.Node_CheckPointStmt:
@@ -69,6 +71,7 @@ func (c *collector) session(n *pgquery.Node) bool {
 func (c *collector) set(s *pgquery.VariableSetStmt) {
 	f := c.facts
 	f.Kind = Set
+	// Names of settings are looked up without regard to case, quoted or not.
 	st := &Setting{Name: strings.ToLower(s.Name), Local: s.IsLocal}
 	f.Setting = st
 	switch s.Kind {
@@ -82,6 +85,8 @@ func (c *collector) set(s *pgquery.VariableSetStmt) {
 		st.ValueText = c.settingText()
 	case pgquery.VariableSetKind_VAR_SET_CURRENT:
 		st.Current = true
+	// SET TRANSACTION and SET SESSION CHARACTERISTICS are several settings at
+	// once; their names are fixed words in upper case.
 	case pgquery.VariableSetKind_VAR_SET_MULTI:
 		f.Transaction = &TransactionControl{}
 		f.Transaction.modes(s.Args)
@@ -118,6 +123,8 @@ func typeName(t *pgquery.TypeName) (name string, dimensions int) {
 	return name, len(t.GetArrayBounds())
 }
 
+// settingText is the value as the client spelled it, to be sent on to any node:
+// putting it together again from the tree would have to quote it anew.
 func (c *collector) settingText() string {
 	start, end := cut(c.text, settingValue)
 	return c.text[start:end]

@@ -139,12 +139,13 @@ func (c *collector) wrapping(n *pgquery.Node) bool {
 		}
 		c.inner(s.ExplainStmt.Query, explainBody)
 		f.Returns = true
+		// Without ANALYZE nothing is run.
 		f.Writes, f.Locking = f.Writes && f.Analyze, f.Locking && f.Analyze
 	case *pgquery.Node_PrepareStmt:
 		f.Kind, f.Prepared = Prepare, s.PrepareStmt.Name
 		c.nodes(s.PrepareStmt.Argtypes, place{})
 		c.inner(s.PrepareStmt.Query, afterKeyword(pgquery.Token_AS))
-		f.Writes, f.Locking = false, false
+		f.Writes, f.Locking = false, false // EXECUTE will
 	case *pgquery.Node_DeclareCursorStmt:
 		d := s.DeclareCursorStmt
 		f.Kind, f.Prepared = DeclareCursor, d.Portalname
@@ -222,6 +223,7 @@ func (c *collector) copyData(s *pgquery.CopyStmt) {
 		f.Tables[f.Target].Target = s.IsFrom
 		f.Writes = s.IsFrom
 	}
+	// COPY (UPDATE ... RETURNING) TO writes: inner has visited it and says so.
 	if s.Query != nil {
 		c.inner(s.Query, parenthesized)
 		cp.Query, f.Inner = f.Inner, nil
