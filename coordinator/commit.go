@@ -22,6 +22,9 @@ var ErrAbortDecided = errors.New("the transaction was presumed aborted before it
 // asked to record the commit, and certainly was not.
 var ErrDecisionUnreachable = errors.New("the decision database cannot be reached")
 
+// errRolledBackAtCommit: a plain COMMIT was answered with the tag ROLLBACK.
+var errRolledBackAtCommit = errors.New("the node rolled the transaction back at COMMIT")
+
 // ErrOutcomeUnknown is the reason of an Unknown result.
 var ErrOutcomeUnknown = errors.New("the outcome of the commit is not known")
 
@@ -120,7 +123,7 @@ func (t *Transaction) commitOnePhase(b *participant.Branch) Result {
 	}
 	t.c.pass(pointOnePhaseDone)
 	if !answer.Committed {
-		reason := error(errors.New("the node rolled the transaction back at COMMIT"))
+		var reason error = errRolledBackAtCommit
 		if answer.Err != nil {
 			reason = answer.Err
 		}

@@ -109,7 +109,7 @@ func (n *negotiation) fill(size int) error {
 		read, err := n.conn.Read(n.buf[len(n.buf):cap(n.buf)])
 		n.buf = n.buf[:len(n.buf)+read]
 		if err != nil && len(n.buf) < size {
-			if err == io.EOF && len(n.buf) > 0 {
+			if errors.Is(err, io.EOF) && len(n.buf) > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("waiting for a startup packet: %w", err)

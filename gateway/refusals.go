@@ -92,8 +92,6 @@ var (
 		"INSERT ... SELECT into table %[1]s is not supported yet",
 		"The gateway must know the values of the shard key \"%[2]s\" to find the rows' nodes.",
 		"Insert VALUES, in one transaction with the SELECT."}
-	refusedCTEWrite = refusal{notSupported,
-		"%[1]s in WITH is not supported", "", "Use statements of their own, in one transaction."}
 	refusedMerge = refusal{notSupported, "MERGE is not supported", "",
 		"Use INSERT ... ON CONFLICT, or UPDATE and INSERT in one transaction."}
 

@@ -70,12 +70,6 @@ func (f *front) session() *rawClient {
 	return r
 }
 
-func (f *front) isDraining() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.draining
-}
-
 func TestShutdownLetsTransactionsFinish(t *testing.T) {
 	f := startFront(t, FrontConfig{}, stubSession)
 	idle, busy, halfOpen := f.session(), f.session(), f.dial()

@@ -112,7 +112,7 @@ func (c *Conn) SetDeadline(t time.Time) {
 func (c *Conn) append(msg pgproto3.FrontendMessage) {
 	out, err := msg.Encode(c.out)
 	if err != nil { // longer than the protocol allows
-		c.fail(err)
+		_ = c.fail(err)
 		return
 	}
 	c.out = out

@@ -195,7 +195,7 @@ func lockFile(path string, wait bool) (*os.File, error) {
 	}
 	for {
 		err = syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
@@ -203,7 +203,7 @@ func lockFile(path string, wait bool) (*os.File, error) {
 		return f, nil
 	}
 	_ = f.Close()
-	if err == syscall.EWOULDBLOCK {
+	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, errLocked
 	}
 	return nil, fmt.Errorf("locking %s: %w", path, err)

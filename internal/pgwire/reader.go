@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // HeaderLen is the length of a frame's header: the type byte and the length,
@@ -66,7 +67,7 @@ func (r *Reader) Next() (Frame, error) {
 	r.discardLast()
 	header, err := r.br.Peek(HeaderLen)
 	if err != nil {
-		if err == io.EOF && len(header) > 0 {
+		if errors.Is(err, io.EOF) && len(header) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		return Frame{}, err
@@ -86,17 +87,32 @@ func (r *Reader) Next() (Frame, error) {
 		r.pending = total
 		return Frame{raw: raw}, nil
 	}
-	if cap(r.body) < total {
-		r.body = make([]byte, total)
-	}
-	raw := r.body[:total]
-	if _, err := io.ReadFull(r.br, raw); err != nil {
+	raw, err := r.readLong(total)
+	if err != nil {
 		return Frame{}, unexpected(err)
 	}
-	if cap(r.body) > keepBody {
-		r.body = nil // the frame keeps it alive as long as it is used
-	}
 	return Frame{raw: raw}, nil
+}
+
+// readLong reads a frame that does not fit the buffer. Memory is taken as bytes
+// arrive, not as the length field promises them: a header alone costs nothing.
+func (r *Reader) readLong(total int) ([]byte, error) {
+	raw := r.body[:0]
+	for len(raw) < total {
+		step := min(total-len(raw), max(keepBody, len(raw)))
+		raw = slices.Grow(raw, step)
+		n, err := io.ReadFull(r.br, raw[len(raw):len(raw)+step])
+		raw = raw[:len(raw)+n]
+		if err != nil {
+			return nil, err
+		}
+	}
+	if cap(raw) <= 2*keepBody {
+		r.body = raw
+	} else {
+		r.body = nil // the frame keeps its own alive as long as it is used
+	}
+	return raw, nil
 }
 
 // PeekType tells the type of the next frame if at least its first byte has
@@ -125,7 +141,7 @@ func (r *Reader) discardLast() {
 }
 
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -1,0 +1,21 @@
+// Package gateway is the client's side: it accepts connections, holds one wire
+// session at a time, finds out where a statement belongs, sends it there and
+// tells the client the truth about what became of it.
+//
+//   - Connections: server.go accepts, listener.go and negotiate.go deal with
+//     everything before the startup packet, frontend.go is the only file that
+//     knows psql-wire, client.go is the wire to one authenticated client.
+//   - Sessions: session.go reads messages; state.go is the transaction's state
+//     as a table; query.go and extended.go are the two protocols; execution.go
+//     and relay.go run one statement on its nodes and pass the answers on.
+//   - Transactions: block.go and savepoint.go are what a node that is enlisted
+//     in the middle must be told; commit.go is COMMIT as the client hears it.
+//   - Routing: catalog*.go is what the nodes' tables are, placement.go and
+//     keys.go where a key lives, route*.go where a statement runs; refusals.go
+//     holds the words of all refusals.
+//   - errors.go is the only place where Go errors become SQLSTATEs.
+//
+// Two rules stand above the rest: a statement that cannot be placed correctly is
+// refused, never run on the wrong node; and COMMIT is said only when it is
+// durable (invariant I5).
+package gateway
