@@ -123,7 +123,7 @@ func (t *Transaction) commitOnePhase(b *participant.Branch) Result {
 	}
 	t.c.pass(pointOnePhaseDone)
 	if !answer.Committed {
-		var reason error = errRolledBackAtCommit
+		reason := errRolledBackAtCommit
 		if answer.Err != nil {
 			reason = answer.Err
 		}
