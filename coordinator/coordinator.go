@@ -23,8 +23,9 @@ type Coordinator struct {
 	later   *laterQueue
 	recover *recoverer
 
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	stop     context.CancelFunc
+	stopOnce sync.Once
+	wg       sync.WaitGroup
 }
 
 // New checks cfg; nothing is connected before Start.
@@ -69,18 +70,20 @@ func (c *Coordinator) Start(ctx context.Context) error {
 
 // Stop ends the background work, after what has been handed to the decider is
 // decided and what can be marked is marked. Transactions must have ended; ctx
-// bounds the last writes.
+// bounds the last writes. A second call does nothing more.
 func (c *Coordinator) Stop(ctx context.Context) {
 	if c.stop == nil { // never started: only questions were asked
 		c.log.close()
 		return
 	}
-	close(c.decider.stop)
-	<-c.decider.stopped
-	c.later.flush(ctx)
-	c.stop()
-	c.wg.Wait()
-	c.log.close()
+	c.stopOnce.Do(func() {
+		close(c.decider.stop)
+		<-c.decider.stopped
+		c.later.flush(ctx)
+		c.stop()
+		c.wg.Wait()
+		c.log.close()
+	})
 }
 
 // Nodes are the cluster's nodes, in configured order.

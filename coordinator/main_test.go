@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -24,9 +25,24 @@ func runTests(m *testing.M) int {
 	}
 	servers = s
 	code := m.Run()
+	// Only of a run of all tests can it be said.
+	if missing := unvisited(); code == 0 && wholeRun() && len(missing) > 0 {
+		fmt.Fprintln(os.Stderr, "fault points that no test passes:", missing)
+		code = 1
+	}
 	if err := stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	return code
+}
+
+// wholeRun tells whether no test was left out by flags.
+func wholeRun() bool {
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
+			return false
+		}
+	}
+	return true
 }
