@@ -208,6 +208,20 @@ func (t *Transaction) Cancel() {
 	}
 }
 
+// Break closes the connections on which a Cancel was not answered, from any
+// goroutine: the nodes roll back what was not prepared. Like Cancel it changes
+// nothing once the commit has been handed over to the decider.
+func (t *Transaction) Break() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return
+	}
+	for _, b := range t.branches {
+		b.Conn().Break()
+	}
+}
+
 // Rollback rolls every branch back. It cannot fail: what cannot be told to a
 // node, the node does by itself when the connection closes.
 func (t *Transaction) Rollback() {

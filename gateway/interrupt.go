@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/pgpact/pgpact/coordinator"
 )
@@ -21,6 +22,7 @@ type interrupt struct {
 	t       *coordinator.Transaction // under way, also between the messages of a block
 	ctx     context.Context          // of the waits; made anew after it was cancelled
 	cancel  context.CancelCauseFunc
+	last    *time.Timer // of end
 }
 
 // enter begins the work on a message, leave ends it.
@@ -70,10 +72,35 @@ func (i *interrupt) fire(cause error) {
 	}
 }
 
+// brokenAfter is how long a node may take to answer the cancel of a session
+// that has ended. A cancel by a client waits as long as Postgres takes.
+const brokenAfter = 5 * time.Second
+
+// end is fire for a session whose client is gone, or whose shutdown has run out
+// of patience: a node that does not answer the cancel loses its connection, so
+// that nothing keeps the session.
+func (i *interrupt) end(cause error) {
+	i.fire(cause)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.busy && i.last == nil {
+		i.last = time.AfterFunc(brokenAfter, func() {
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			if i.busy && i.t != nil {
+				i.t.Break()
+			}
+		})
+	}
+}
+
 // stop releases the context when the session ends.
 func (i *interrupt) stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.last != nil {
+		i.last.Stop()
+	}
 	i.busy = false
 	if i.cancel != nil {
 		i.cancel(context.Canceled)

@@ -61,7 +61,7 @@ func (gw *Gateway) serve(ctx context.Context, c *client) error {
 	c.onCancel(func() { s.interrupt.fire(errCanceled) })
 	// A client that vanishes, or a shutdown that has run out of patience, stops
 	// what runs at the nodes.
-	stop := context.AfterFunc(ctx, func() { s.interrupt.fire(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { s.interrupt.end(context.Cause(ctx)) })
 	defer stop()
 	defer s.close()
 	if err := s.greet(); err != nil {

@@ -322,6 +322,17 @@ func (c *Conn) Cancel() {
 	}()
 }
 
+// Break closes the connection under whoever is waiting for it, from any
+// goroutine: for a node that answers neither the statement nor its cancel. The
+// owner sees a [*LostError].
+func (c *Conn) Break() {
+	c.cancelMu.Lock()
+	defer c.cancelMu.Unlock()
+	if !c.noCancel {
+		_ = c.nc.Close()
+	}
+}
+
 // cancelled tells whether a cancel was aimed at the connection since it was
 // last quiet.
 func (c *Conn) cancelled() bool {
