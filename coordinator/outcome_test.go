@@ -126,10 +126,11 @@ func TestInDoubtTimeout(t *testing.T) {
 	cluster := newCluster(t, 2)
 	short := func(c *Config) {
 		c.PrepareTimeout, c.DecisionTimeout, c.InDoubtTimeout = 500*time.Millisecond, 500*time.Millisecond, 1100*time.Millisecond
+		c.FinishTimeout = 100 * time.Millisecond // twice that is how long the owner is given to apply a decision
 	}
 	a := startGateway(t, cluster, func(c *Config) {
 		short(c)
-		c.SweepInterval, c.PrepareTimeout, c.InDoubtTimeout = time.Hour, 10*time.Second, time.Minute
+		c.SweepInterval, c.PrepareTimeout, c.InDoubtTimeout, c.FinishTimeout = time.Hour, 10*time.Second, time.Minute, 5*time.Second
 	})
 	s := a.stopAt(pointVoted)
 	other(t, cluster, short)
