@@ -177,3 +177,10 @@ func (c *Coordinator) AskOutcome(ctx context.Context, id participant.ID) (Decisi
 		}
 	}
 }
+
+// AskKey finds the transaction that has committed under an idempotency key of
+// the role. Not found means not committed so far: an attempt may be under way,
+// and repeating with the same key is safe.
+func (c *Coordinator) AskKey(ctx context.Context, role, key string) (winner participant.ID, found bool, err error) {
+	return c.log.byKey(ctx, role, key)
+}

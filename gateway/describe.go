@@ -139,7 +139,9 @@ func (st *statement) ownDescription() *description {
 	case st.parsed == nil:
 		return noRows(st.oids)
 	case st.parsed.Kind == sqlparse.Show && isOwnSetting(st.parsed.Setting.Name):
-		return showDescription(st.parsed.Setting.Name)
+		return ownSettingDescription(st.parsed.Setting.Name)
+	case isOwnCall(st.parsed):
+		return callDescription(st.parsed)
 	}
 	switch st.parsed.Kind {
 	case sqlparse.Select, sqlparse.Insert, sqlparse.Update, sqlparse.Delete, sqlparse.Merge, sqlparse.Explain,

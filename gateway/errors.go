@@ -125,6 +125,12 @@ func coordinatorError(err error) *pgconn.PgError {
 		pgErr.Detail = fmt.Sprintf("Transaction %s has committed with it.", e.Winner)
 		return pgErr
 	}
+	if e, ok := errors.AsType[*coordinator.ForgottenError](err); ok {
+		return sqlError(pgerrcode.UndefinedObject, e.Error())
+	}
+	if e, ok := errors.AsType[*coordinator.UnknownEpochError](err); ok {
+		return sqlError(pgerrcode.UndefinedObject, e.Error())
+	}
 	switch {
 	case errors.Is(err, coordinator.ErrNoSlot):
 		return withHint(sqlError(pgerrcode.TooManyConnections, err.Error()),

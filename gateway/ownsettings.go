@@ -24,10 +24,21 @@ func unrecognized(name string) error {
 	return sqlErrorf(pgerrcode.UndefinedObject, "unrecognized configuration parameter %q", name)
 }
 
+// ownSettingDescription describes what SHOW of a setting of ours returns.
+func ownSettingDescription(name string) *description {
+	if name == inDoubtName {
+		return inDoubtDescription()
+	}
+	return showDescription(name)
+}
+
 // showOwn runs SHOW pgpact.transaction_id, which also makes the transaction
 // tracked: its outcome can be asked for later.
 func (s *session) showOwn(x *execution) error {
 	name := x.st.Setting.Name
+	if name == inDoubtName {
+		return s.showInDoubt(x)
+	}
 	if name != transactionIDName {
 		return unrecognized(name)
 	}

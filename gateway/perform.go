@@ -24,6 +24,10 @@ func (s *session) perform(x *execution) error {
 		return s.performSetting(x)
 	case sqlparse.Discard:
 		return s.discard(x.st)
+	case sqlparse.Select:
+		if isOwnCall(x.st) {
+			return s.callOwn(x)
+		}
 	case sqlparse.Show:
 		if isOwnSetting(x.st.Setting.Name) {
 			return s.showOwn(x)

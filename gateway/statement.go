@@ -100,6 +100,8 @@ func (st *statement) runsHere() bool {
 		return true
 	case sqlparse.Show:
 		return isOwnSetting(st.parsed.Setting.Name)
+	case sqlparse.Select:
+		return isOwnCall(st.parsed)
 	case sqlparse.CloseCursor:
 		return st.parsed.All
 	}

@@ -45,6 +45,9 @@ type Facts struct {
 	// among them, unless the grammar turns them into calls in pg_catalog.
 	Functions []Function
 
+	// Call is set when the statement is a SELECT of one function call only.
+	Call *FunctionCall
+
 	Locking bool // FOR UPDATE ... FOR KEY SHARE anywhere
 	// Writes: INSERT, UPDATE, DELETE or MERGE anywhere (also in a CTE), SELECT
 	// INTO, CREATE TABLE AS, COPY FROM. Other utility statements are known by

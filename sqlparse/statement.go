@@ -23,6 +23,7 @@ func (c *collector) statement(n *pgquery.Node) {
 		if intoTarget(s.SelectStmt) {
 			f.Kind, f.Returns, f.Object = Create, false, "TABLE AS"
 		}
+		f.Call = c.onlyCall(s.SelectStmt)
 	case *pgquery.Node_InsertStmt:
 		f.Kind, c.own = Insert, s.InsertStmt
 	case *pgquery.Node_UpdateStmt:
