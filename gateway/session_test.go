@@ -29,6 +29,7 @@ func TestSession(t *testing.T) {
 		"vanished client":      testVanishedClient,
 		"cancel":               testCancel,
 		"tracked":              testTracked,
+		"outcome":              testOutcome,
 		"counter":              testCounter,
 		"startup":              testStartup,
 		"idle timeouts":        testIdleTimeouts,
