@@ -67,13 +67,23 @@ func (t target) environment() []string {
 // drivers are all, in the order of the table.
 func drivers() []driver {
 	python := func(module string) []string { return []string{"/usr/bin/python3", "-c", "import " + module} }
+	pgbench := []string{"pgbench", "--version"}
 	return []driver{
+		command("psql", []string{"psql", "--version"}, "bash", "psql.sh"),
 		command("psycopg2", python("psycopg2"), "/usr/bin/python3", "psycopg2_script.py"),
 		command("psycopg 3", python("psycopg"), "/usr/bin/python3", "psycopg_script.py"),
 		command("asyncpg", python("asyncpg"), "/usr/bin/python3", "asyncpg_script.py"),
 		command("pg8000", python("pg8000"), "/usr/bin/python3", "pg8000_script.py"),
 		command("SQLAlchemy", python("sqlalchemy, psycopg2"), "/usr/bin/python3", "sqlalchemy_script.py"),
 		command("psqlODBC", python("pyodbc"), "/usr/bin/python3", "pyodbc_script.py"),
+		command("pgjdbc", []string{"sh", "-c", "test -e /usr/share/java/postgresql.jar && javac -version"},
+			"java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/postgresql.jar", "JdbcScript.java"),
+		command("ruby-pg", []string{"ruby", "-e", "require 'pg'"}, "ruby", "ruby_pg_script.rb"),
+		command("DBD::Pg", []string{"/usr/bin/perl", "-MDBD::Pg", "-e", "1"}, "/usr/bin/perl", "dbd_pg_script.pl"),
+		command("PDO_pgsql", []string{"php", "-r", "exit(extension_loaded('pdo_pgsql') && extension_loaded('pgsql') ? 0 : 1);"}, "php", "pdo_pgsql_script.php"),
+		command("pgbench simple", pgbench, "bash", "pgbench.sh", "simple"),
+		command("pgbench extended", pgbench, "bash", "pgbench.sh", "extended"),
+		command("pgbench prepared", pgbench, "bash", "pgbench.sh", "prepared"),
 	}
 }
 

@@ -115,9 +115,6 @@ def _():
         conn.execute(sa.insert(Account), [{"id": k, "balance": n} for n, k in enumerate(KEYS)])
         show(sorted(tuple(r) for r in conn.execute(sa.select(Account.id, Account.balance).where(Account.id.in_(KEYS)))))
 
-
-@step("unit of work")
-def _():
     with orm.Session(engine) as session:
         session.add_all([Account(id="s-%02d" % n, balance=n) for n in range(12)])
         session.commit()
