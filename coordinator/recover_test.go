@@ -174,7 +174,11 @@ func TestRecoveryFinishesADeadGatewaysDecision(t *testing.T) {
 				return len(cluster.Prepared()) == 0 && b.record(s.id) == "committed|{a,b}|finished"
 			})
 			a.wantBalances(990, 1010)
-			wantOutcome(t, s.end(), Committed) // confirmed by the branch records
+			result := s.end()
+			wantOutcome(t, result, Committed)
+			if len(result.Unfinished) != 0 { // the gids are gone, the branch records confirm it
+				t.Errorf("unfinished %v", result.Unfinished)
+			}
 			if d := b.Damage(); len(d) != 0 {
 				t.Errorf("damage %v", d)
 			}

@@ -23,7 +23,11 @@ func TestCancelNeverHitsTheNextStatement(t *testing.T) {
 		if err := b.Send(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(time.Duration(random.IntN(3000))*time.Microsecond, b.Conn().Cancel)
+		asked := make(chan struct{})
+		timer := time.AfterFunc(time.Duration(random.IntN(3000))*time.Microsecond, func() {
+			b.Conn().Cancel()
+			close(asked)
+		})
 		r, err := receive(b)
 		if err != nil {
 			t.Fatal(err)
@@ -33,6 +37,8 @@ func TestCancelNeverHitsTheNextStatement(t *testing.T) {
 		}
 		if timer.Stop() {
 			b.Conn().Cancel()
+		} else {
+			<-asked // or it would rightly be taken for one of the next statement
 		}
 		if r, err = query(b, "SELECT pg_sleep(0.001)"); err != nil || r.err != nil {
 			t.Fatalf("the next statement was hit: %v, %v", r.err, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,7 +163,7 @@ func (c *Conn) Receive() (pgwire.Frame, error) {
 	}
 	switch frame.Type() {
 	case 'Z':
-		if len(frame.Body()) != 1 {
+		if body := frame.Body(); len(body) != 1 || strings.IndexByte("ITE", body[0]) < 0 {
 			return pgwire.Frame{}, c.fail(errors.New("malformed ReadyForQuery"))
 		}
 		c.status = frame.Body()[0]
@@ -185,8 +186,11 @@ func (c *Conn) Buffered() bool {
 }
 
 // Whole tells whether the connection is fit for another exchange: not broken,
-// and no answer outstanding.
-func (c *Conn) Whole() bool { return c.err == nil && c.awaiting == 0 && len(c.out) == 0 }
+// no answer outstanding, and nothing received that nobody asked for, which the
+// next exchange would take for its own answer.
+func (c *Conn) Whole() bool {
+	return c.err == nil && c.awaiting == 0 && len(c.out) == 0 && c.in.Buffered() == 0
+}
 
 // fail marks the connection lost and closes it. The server notices that and
 // rolls an open block back; what was prepared stays prepared.
@@ -271,6 +275,10 @@ func (c *Conn) collect() (answer, error) {
 			return a, nil
 		case 'G', 'W':
 			return a, c.fail(errors.New("unexpected COPY"))
+		case 'T', 'I', 'S', 'A': // nothing to us
+		default:
+			// No answer to a simple query: the two ends do not mean the same exchange.
+			return a, c.fail(fmt.Errorf("unexpected message of type %q", frame.Type()))
 		}
 	}
 }

@@ -35,7 +35,7 @@ type fakeConn struct {
 }
 
 // startFake starts a fake node; script answers every message that finishes a transaction.
-func startFake(t *testing.T, script func(*fakeConn)) (*fakeNode, *participant.Node) {
+func startFake(t testing.TB, script func(*fakeConn)) (*fakeNode, *participant.Node) {
 	t.Helper()
 	checkLeaks(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

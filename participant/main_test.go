@@ -53,7 +53,7 @@ func newNode(t *testing.T, change func(*participant.Config)) (*clustertest.Clust
 	return cluster, node
 }
 
-func checkLeaks(t *testing.T) {
+func checkLeaks(t testing.TB) {
 	leaks := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
 		// A server that was started again has a goroutine that waits for its end.
@@ -63,7 +63,7 @@ func checkLeaks(t *testing.T) {
 	})
 }
 
-func checkReturned(t *testing.T, node *participant.Node) {
+func checkReturned(t testing.TB, node *participant.Node) {
 	t.Cleanup(func() {
 		if n := node.Stats().InUse; n != 0 && !t.Failed() {
 			t.Errorf("%d connections still in use", n)
