@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,15 +17,14 @@ import (
 // FuzzNode: a node that answers with anything at all (CVE-2026-6666's kind). Its bytes are read as the answer to a client's
 // statement and as the vote; neither may panic or hang, and the vote is yes only for the one answer that means it.
 func FuzzNode(f *testing.F) {
-	// The script runs on the fake node's goroutine, the fuzz function on another.
-	var answer []byte
-	node := fuzzedNode(f, func() []byte { return answer })
+	var answer atomic.Pointer[[]byte] // the script runs on the fake node's goroutine
+	_, node := startFake(f, func(c *fakeConn) { c.hangUp(*answer.Load()) })
 	for _, seed := range nodeAnswers() {
 		f.Add(seed, true)
 		f.Add(seed, false)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, prepare bool) {
-		answer = data
+		answer.Store(&data)
 		b, err := node.NewBranch(t.Context(), participant.Settings{}, []string{"BEGIN"})
 		if err != nil {
 			t.Fatal(err)
@@ -60,12 +60,6 @@ func FuzzNode(f *testing.F) {
 			t.Errorf("%q: a no without a reason", data)
 		}
 	})
-}
-
-// fuzzedNode is a fake node that answers what ends a transaction with the bytes of the moment, and hangs up.
-func fuzzedNode(f *testing.F, answer func() []byte) *participant.Node {
-	_, node := startFake(f, func(c *fakeConn) { c.hangUp(answer()) })
-	return node
 }
 
 // meansYes is the rule in other words than the code's: five tags, these, in this order, nothing else but what a server may say
@@ -112,7 +106,9 @@ func nodeAnswers() [][]byte {
 	for _, tag := range beforePrepare {
 		prefix = append(prefix, &pgproto3.CommandComplete{CommandTag: []byte(tag)})
 	}
-	after := func(messages ...pgproto3.BackendMessage) []byte { return frames(append(slices.Clone(prefix), messages...)...) }
+	after := func(messages ...pgproto3.BackendMessage) []byte {
+		return frames(append(slices.Clone(prefix), messages...)...)
+	}
 	prepared := &pgproto3.CommandComplete{CommandTag: []byte("PREPARE TRANSACTION")}
 	idle := &pgproto3.ReadyForQuery{TxStatus: 'I'}
 	warning := &pgproto3.NoticeResponse{Severity: "WARNING", Code: "01000", Message: "canceling wait"}

@@ -97,7 +97,7 @@ func voteCases() []voteCase {
 			c.tags(append(beforePrepare, "PREPARE TRANSACTION")...)
 			_ = c.ready('T')
 		}},
-		{name: "nothing but ReadyForQuery", says: `""`, answer: func(c *fakeConn) { _ = c.ready('I') }},
+		{name: "nothing but ReadyForQuery", says: `[]`, answer: func(c *fakeConn) { _ = c.ready('I') }},
 		{name: "FATAL", lost: true, prepared: true, answer: func(c *fakeConn) {
 			c.fail("FATAL", "57P01")
 			c.hangUp(nil)
