@@ -41,7 +41,7 @@ type stackOptions struct {
 	coord  func(*coordinator.Config)
 }
 
-func startStack(t *testing.T, options stackOptions) *stack {
+func startStack(t testing.TB, options stackOptions) *stack {
 	t.Helper()
 	names := []string{"a", "b", "c"}
 	set := pgservertest.Start(t, pgservertest.Options{}, append([]string{"coordinator"}, names...)...)
@@ -68,7 +68,7 @@ func startStack(t *testing.T, options stackOptions) *stack {
 	return s
 }
 
-func (s *stack) addNode(t *testing.T, cluster, name string) {
+func (s *stack) addNode(t testing.TB, cluster, name string) {
 	t.Helper()
 	url := s.set.URL(name)
 	if _, err := migrations.Participant(t.Context(), url, migrations.NodeIdentity{ClusterID: cluster, Name: name}, migrations.Options{}); err != nil {
@@ -88,7 +88,7 @@ func (s *stack) addNode(t *testing.T, cluster, name string) {
 	s.direct[name] = conn
 }
 
-func (s *stack) start(t *testing.T, cluster string, options stackOptions) {
+func (s *stack) start(t testing.TB, cluster string, options stackOptions) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("PGPACT_TEST_LOG") != "" {
@@ -153,7 +153,7 @@ func (s *stack) key(node string, n int) string {
 
 // fill gives each node two accounts with 1000 each, and returns their keys:
 // those of a, b and c, first and second.
-func (s *stack) fill(t *testing.T) (keys [3][2]string) {
+func (s *stack) fill(t testing.TB) (keys [3][2]string) {
 	t.Helper()
 	for i, node := range []string{"a", "b", "c"} {
 		if _, err := s.direct[node].Exec(t.Context(), "TRUNCATE accounts"); err != nil {
@@ -228,7 +228,7 @@ func (s *stack) busy(t *testing.T) string {
 }
 
 // client is a connection to the gateway, with pgx's simple machinery.
-func (s *stack) client(t *testing.T, options ...func(*pgconn.Config)) *pgconn.PgConn {
+func (s *stack) client(t testing.TB, options ...func(*pgconn.Config)) *pgconn.PgConn {
 	t.Helper()
 	config, err := pgconn.ParseConfig(s.url)
 	if err != nil {
