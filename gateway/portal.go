@@ -135,7 +135,8 @@ func (s *session) runPortal(p *portal, maxRows uint32) error {
 	if maxRows > 0 {
 		switch {
 		case p.route.multi():
-			x.spool = &spool{}
+			// Every node gives all it has; the limit is of the merged rows.
+			x.spool, x.maxRows = &spool{}, 0
 		case s.state != idle && p.nodeName == "":
 			p.nodeName = s.portals.nodeName()
 		}

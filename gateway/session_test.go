@@ -443,12 +443,19 @@ P||update accounts set balance = 7 returning balance
 B|p|
 E|p|5
 E|p|5
+S
+P||select balance from accounts
+B|p|
+E|p|1
+E|p|9
 S`
 	row := func(n int, balance string) string { return strings.Repeat("DataRow \""+balance+"\"\n", n) }
 	const bound, suspended, ready = "ParseComplete\nBindComplete\n", "PortalSuspended\n", "ReadyForQuery I\n"
 	want := bound + row(4, "1000") + suspended + row(2, "1000") + "CommandComplete SELECT 2\n" + ready +
 		bound + row(6, "1000") + suspended + "CommandComplete SELECT 0\n" + ready +
-		bound + row(5, "7") + suspended + row(1, "7") + "CommandComplete UPDATE 6\n" + ready
+		bound + row(5, "7") + suspended + row(1, "7") + "CommandComplete UPDATE 6\n" + ready +
+		// a limit below what each node has
+		bound + row(1, "7") + suspended + row(5, "7") + "CommandComplete SELECT 5\n" + ready
 	if got := converse(t, s.url, script); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

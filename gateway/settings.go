@@ -346,6 +346,20 @@ func (s *session) setRole(st *sqlparse.Statement) error {
 	return nil
 }
 
+// cleanEncodingName is the name as Postgres compares it: letters and digits
+// only, in lower case (clean_encoding_name in src/common/encnames.c). asyncpg,
+// for one, sends it in quotes.
+func cleanEncodingName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 'a' || r > 'z' {
+			if r < '0' || r > '9' {
+				return -1
+			}
+		}
+		return r
+	}, strings.ToLower(name))
+}
+
 // checkSetting refuses what would make the gateway and a node read the same
 // bytes differently.
 func checkSetting(st *sqlparse.Statement) error {
@@ -362,7 +376,7 @@ func checkSetting(st *sqlparse.Statement) error {
 func checkValue(name, value string) error {
 	switch name {
 	case "client_encoding":
-		switch strings.NewReplacer("-", "", "_", "", " ", "").Replace(strings.ToLower(value)) {
+		switch cleanEncodingName(value) {
 		case "utf8", "unicode", "sqlascii":
 			return nil
 		}

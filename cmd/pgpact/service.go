@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func (s *service) newGateway(ctx context.Context) (*gateway.Gateway, error) {
 	}
 	return gateway.New(ctx, gateway.Config{
 		Coordinator: s.coordinator, Nodes: s.nodes, Placement: placement, Parser: sqlparse.NewParser(s.cfg.ParserCache),
-		Database: s.cfg.Database, Users: s.cfg.Users, Logger: s.logger,
+		Database: cmp.Or(s.cfg.Database, s.nodes[0].Database()), Users: s.cfg.Users, Logger: s.logger,
 		Front: gateway.FrontConfig{
 			StartupTimeout: s.cfg.StartupTimeout, MaxConnections: s.cfg.MaxConnections,
 			MaxUnauthenticated: s.cfg.MaxUnauthenticated, MaxMessageSize: s.cfg.MaxMessageSize,
