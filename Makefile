@@ -28,7 +28,7 @@ demo: deps-demo build ## Two Postgres nodes and a gateway on this machine, ready
 	@exec bin/pgpact demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: deps vet lint unit fuzz integration ## Everything that must pass: vet, lint, unit, fuzz, integration; installs what it needs
+test: deps deps-drivers vet lint unit fuzz integration ## Everything that must pass: vet, lint, unit, fuzz, integration; installs what it needs
 	@echo "make test: all passed"
 
 .PHONY: build
@@ -43,6 +43,10 @@ unit: ## Unit tests, with the race detector
 .PHONY: integration
 integration: ## Integration tests: real Postgres in containers, real gateway processes (RUN=regexp for some of them)
 	cd integration && ../scripts/gotest.sh -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') ./...
+
+.PHONY: drivers
+drivers: deps deps-drivers ## Every Postgres driver's script, compared with plain Postgres; writes docs/compatibility.md (DRIVER=regexp for some)
+	cd integration && ../scripts/gotest.sh -v -count=1 -timeout $(TEST_TIMEOUT) -run 'TestDrivers$(if $(DRIVER),/$(DRIVER))' ./drivers
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (10s)
@@ -80,6 +84,10 @@ local-images: deps build ## Images out of this machine's own files, where no reg
 .PHONY: deps
 deps:
 	@scripts/install-deps.sh test
+
+.PHONY: deps-drivers
+deps-drivers:
+	@scripts/install-drivers.sh
 
 .PHONY: deps-demo
 deps-demo:
