@@ -18,5 +18,5 @@
 //	reconnect   a second connection: nothing of the first one's settings, all of its rows
 //	introspect  what an ORM asks about tables
 //
-// Differences that are accepted stand in accepted.go, each with its reason. docs/compatibility.md is written by a run over all drivers.
+// Differences that are accepted stand in accepted_test.go, each with its reason. docs/compatibility.md is written by a run over all drivers.
 package drivers

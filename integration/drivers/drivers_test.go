@@ -68,7 +68,7 @@ func (t target) environment() []string {
 func drivers() []driver {
 	python := func(module string) []string { return []string{"/usr/bin/python3", "-c", "import " + module} }
 	pgbench := []string{"pgbench", "--version"}
-	return []driver{
+	all := []driver{
 		command("psql", []string{"psql", "--version"}, "bash", "psql.sh"),
 		command("psycopg2", python("psycopg2"), "/usr/bin/python3", "psycopg2_script.py"),
 		command("psycopg 3", python("psycopg"), "/usr/bin/python3", "psycopg_script.py"),
@@ -84,7 +84,16 @@ func drivers() []driver {
 		command("pgbench simple", pgbench, "bash", "pgbench.sh", "simple"),
 		command("pgbench extended", pgbench, "bash", "pgbench.sh", "extended"),
 		command("pgbench prepared", pgbench, "bash", "pgbench.sh", "prepared"),
+		sqlDriver("lib/pq", "github.com/lib/pq", "postgres", "?sslmode=disable"),
+		sqlDriver("lib/pq binary", "github.com/lib/pq", "postgres", "?sslmode=disable&binary_parameters=yes"),
+		sqlDriver("pgx stdlib", "github.com/jackc/pgx/v5", "pgx", ""),
+		pgxPool(),
+		gormDriver(),
 	}
+	for _, mode := range pgxModes {
+		all = append(all, pgxNative(mode))
+	}
+	return all
 }
 
 // TestDrivers runs every driver's script against a plain server and against the gateway, compares what they print and what they leave in
@@ -171,7 +180,7 @@ func runScript(t *testing.T, d driver, to target) printed {
 	}
 	if dir := os.Getenv("PGPACT_TEST_DRIVERS_OUTPUT"); dir != "" {
 		// For people who write scripts: what was printed, to be read and compared with other tools.
-		if err := os.WriteFile(filepath.Join(dir, strings.ReplaceAll(d.name, " ", "-")+"."+to.name), out.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, strings.NewReplacer(" ", "-", "/", "-", ":", "").Replace(d.name)+"."+to.name), out.Bytes(), 0o644); err != nil {
 			t.Error(err)
 		}
 	}

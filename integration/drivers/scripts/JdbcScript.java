@@ -344,7 +344,7 @@ public class JdbcScript {
 
     public static void main(String[] args) throws Exception {
         conn = open("");
-        System.out.println("driver: pgjdbc " + conn.getMetaData().getDriverVersion() + " Java " + Runtime.version().feature());
+        System.out.println("driver: " + conn.getMetaData().getDriverVersion() + " Java " + Runtime.version().feature());
         steps();
         introspect();
         conn.close();

@@ -6,7 +6,7 @@ import asyncpg
 
 from common import *
 
-show("driver: asyncpg", asyncpg.__version__)
+show("driver:", asyncpg.__version__)
 
 
 def show_error(error):

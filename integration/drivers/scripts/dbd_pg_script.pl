@@ -13,7 +13,7 @@ $Data::Dumper::Indent = 0;
 $Data::Dumper::Terse = 1;
 $Data::Dumper::Sortkeys = 1;
 $Data::Dumper::Useqq = 1;
-print "driver: DBD::Pg $DBD::Pg::VERSION DBI $DBI::VERSION\n";
+print "driver: $DBD::Pg::VERSION DBI $DBI::VERSION\n";
 
 sub open_it { return DBI->connect("dbi:Pg:@_", undef, undef, { RaiseError => 1, PrintError => 0, PrintWarn => 0, AutoCommit => 1 }) }
 $ENV{DBI_DSN} = "";

@@ -8,7 +8,7 @@ function open_it(array $options = [], string $more = ""): PDO
     return new PDO($dsn . $more, getenv("PGUSER"), getenv("PGPASSWORD"), $options + [PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION]);
 }
 $pdo = open_it();
-echo "driver: PDO_pgsql ", phpversion("pdo_pgsql"), " libpq ", $pdo->getAttribute(PDO::ATTR_CLIENT_VERSION), "\n";
+echo "driver: ", phpversion("pdo_pgsql"), " libpq ", $pdo->getAttribute(PDO::ATTR_CLIENT_VERSION), "\n";
 
 function show(...$values): void
 {

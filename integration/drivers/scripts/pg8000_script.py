@@ -6,7 +6,7 @@ import pg8000
 
 from common import *
 
-show("driver: pg8000", pg8000.__version__)
+show("driver:", pg8000.__version__)
 
 
 def connect():

@@ -4,7 +4,7 @@ set -uo pipefail
 mode=$1
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-echo "driver: $(pgbench --version) -M $mode"
+echo "driver: $(pgbench --version | cut -d" " -f3)"
 
 # What is the same in every run: counts and errors, no times. One seed: the same random numbers, so the same rows in the end.
 bench() { pgbench -n -M "$mode" --random-seed=42 "$@" 2>&1 | grep -E 'actually processed|failed|rror|ERROR|DETAIL|abort|retried'; }

@@ -3,7 +3,7 @@
 set -uo pipefail
 psql() { command psql -X --no-password -v VERBOSITY=verbose "$@" 2>&1 | sed -E '/^LOCATION:/d; s/psql:<stdin>:[0-9]+: //'; }
 
-echo "driver: $(command psql --version)"
+echo "driver: $(command psql --version | cut -d" " -f3)"
 
 echo "== connect"
 psql <<'SQL'

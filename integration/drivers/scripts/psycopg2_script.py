@@ -7,7 +7,7 @@ import psycopg2.extras
 
 from common import *
 
-show("driver: psycopg2", psycopg2.__version__.split()[0], "libpq", psycopg2.extensions.libpq_version())
+show("driver:", psycopg2.__version__.split()[0], "libpq", psycopg2.extensions.libpq_version())
 psycopg2.extras.register_uuid()
 conn = psycopg2.connect("")
 

@@ -6,7 +6,7 @@ from psycopg.types.json import Jsonb
 
 from common import *
 
-show("driver: psycopg", psycopg.__version__, "libpq", psycopg.pq.version())
+show("driver:", psycopg.__version__, "libpq", psycopg.pq.version())
 conn = psycopg.connect("")
 
 

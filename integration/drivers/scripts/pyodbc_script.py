@@ -10,7 +10,7 @@ BASE = ";".join("%s=%s" % pair for pair in {
     "Driver": "PostgreSQL Unicode", "Server": os.environ["PGHOST"], "Port": os.environ["PGPORT"], "Uid": os.environ["PGUSER"],
     "Pwd": os.environ["PGPASSWORD"], "Database": os.environ["PGDATABASE"]}.items())
 conn = pyodbc.connect(BASE)
-show("driver: psqlODBC", conn.getinfo(pyodbc.SQL_DRIVER_VER), "pyodbc", pyodbc.version)
+show("driver:", conn.getinfo(pyodbc.SQL_DRIVER_VER), "pyodbc", pyodbc.version)
 
 
 def recover():

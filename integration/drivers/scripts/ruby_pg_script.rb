@@ -2,7 +2,7 @@
 require "pg"
 $stdout.sync = true
 
-puts "driver: ruby-pg #{PG::VERSION} libpq #{PG.library_version}"
+puts "driver: #{PG::VERSION} libpq #{PG.library_version}"
 $conn = PG.connect
 $conn.set_notice_receiver { |result| puts "notice: #{result.error_field(PG::PG_DIAG_SEVERITY)} #{result.error_field(PG::PG_DIAG_SQLSTATE)} #{result.error_message.strip}" }
 

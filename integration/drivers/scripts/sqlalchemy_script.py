@@ -5,7 +5,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from common import *
 
-show("driver: SQLAlchemy", sa.__version__, "over psycopg2")
+show("driver:", sa.__version__, "over psycopg2")
 url = sa.engine.URL.create("postgresql+psycopg2", os.environ["PGUSER"], os.environ["PGPASSWORD"], os.environ["PGHOST"],
                            int(os.environ["PGPORT"]), os.environ["PGDATABASE"])
 engine = sa.create_engine(url, future=True)
