@@ -97,7 +97,7 @@ var errWaitTimeout = errors.New("no message within the timeout")
 // errWaitTimeout, which the session may turn into the fitting FATAL.
 func (c *client) next(w wait) (pgwire.Frame, error) {
 	c.cycle.Add(1)
-	if c.reader.Buffered() > 0 && !c.ending.Load() {
+	if c.reader.Complete() && !c.ending.Load() {
 		return c.reader.Next() // a pipelining client: no waiting, no locking
 	}
 	if err := c.enterWait(w); err != nil {

@@ -124,6 +124,7 @@ func FuzzSession(f *testing.F) {
 	for _, sent := range corpus(f, rig.keys) {
 		f.Add(sent)
 	}
+	f.Add([]byte("0")) // half a message
 	other := witness(f, rig.stack)
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		if len(sent) > 16<<10 {

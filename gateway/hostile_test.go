@@ -75,3 +75,40 @@ func queryFrame(sql string) string {
 	message, _ := (&pgproto3.Query{String: sql}).Encode(nil)
 	return string(message)
 }
+
+// TestHalfAMessageHoldsNothingUp: the answers to what came before it go out, and the session's timeouts pass.
+func TestHalfAMessageHoldsNothingUp(t *testing.T) {
+	s := startStack(t, stackOptions{})
+	conn := s.client(t)
+	wantRun(t, conn, "SET idle_in_transaction_session_timeout = '200ms'", "SET")
+	hijacked, err := conn.Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hijacked.Conn.Close()
+	if err := hijacked.Conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hijacked.Conn.Write([]byte(queryFrame("BEGIN") + "Q\x00\x00\x00\x0fselect")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"BEGIN", "T", "25P03"} {
+		msg, err := hijacked.Frontend.Receive()
+		if err != nil {
+			t.Fatalf("instead of %s: %v", want, err)
+		}
+		var got string
+		switch msg := msg.(type) {
+		case *pgproto3.CommandComplete:
+			got = string(msg.CommandTag)
+		case *pgproto3.ReadyForQuery:
+			got = string(msg.TxStatus)
+		case *pgproto3.ErrorResponse:
+			got = msg.Code
+		}
+		if got != want {
+			t.Errorf("got %#v, want %s", msg, want)
+		}
+	}
+	s.idle(t)
+}

@@ -84,7 +84,9 @@ var errTerminate = errors.New("terminate")
 
 func (s *session) run() error {
 	for {
-		if !s.inSeries && s.client.reader.Buffered() == 0 {
+		// Half a message is no reason to wait with the answers: its sender may be
+		// waiting for them.
+		if !s.inSeries && !s.client.reader.Complete() {
 			if err := s.client.flush(); err != nil {
 				return err
 			}

@@ -133,6 +133,21 @@ func (r *Reader) PeekType() (byte, bool) {
 // Buffered is the number of received bytes that Next has not returned yet.
 func (r *Reader) Buffered() int { return r.br.Buffered() - r.pending }
 
+// Complete tells whether Next returns without waiting: a whole frame has been
+// received, or a header that it refuses. Part of a frame may be all there will
+// be for a long time.
+func (r *Reader) Complete() bool {
+	if r.Buffered() < HeaderLen {
+		return false
+	}
+	header, err := r.br.Peek(r.pending + HeaderLen) // it is there: nothing moves
+	if err != nil {
+		return false
+	}
+	length := int64(binary.BigEndian.Uint32(header[r.pending+1:]))
+	return length < 4 || length-4 > int64(r.maxBody) || length+1 <= int64(r.Buffered())
+}
+
 func (r *Reader) discardLast() {
 	if r.pending > 0 {
 		_, _ = r.br.Discard(r.pending) // they were peeked: they are there
