@@ -17,6 +17,7 @@ func TestHostileMessages(t *testing.T) {
 	// The SQLSTATE of the first error is compared.
 	for name, test := range map[string]struct{ send, code string }{
 		"unknown type":               {"y\x00\x00\x00\x04", "08P01"},
+		"error before a query":       {"P\x00\x00\x00\x13\x00select*from\x00\x00\x00" + queryFrame("select 1") + sync, "42601"},
 		"function call":              {"F\x00\x00\x00\x04", "0A000"},
 		"query without its zero":     {"Q\x00\x00\x00\x05x", "08P01"},
 		"query with a zero inside":   {"Q\x00\x00\x00\x0aab\x00cd\x00", "08P01"},
@@ -111,4 +112,60 @@ func TestHalfAMessageHoldsNothingUp(t *testing.T) {
 		}
 	}
 	s.idle(t)
+}
+
+// TestAfterTheFirstError: what follows an error in a series is discarded until Sync, a Query too, whichever message the error
+// belongs to; a type that does not exist ends the session even there.
+func TestAfterTheFirstError(t *testing.T) {
+	s := startStack(t, stackOptions{})
+	hijacked, err := s.client(t).Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hijacked.Conn.Close()
+	if err := hijacked.Conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	const nowhere = "P\x00\x00\x00\x1d\x00select * from nowhere\x00\x00\x00" // only a node knows
+	sent := nowhere + queryFrame("select 1") + "S\x00\x00\x00\x04" + nowhere + "F\x00\x00\x00\x04" + "y\x00\x00\x00\x04"
+	if _, err := hijacked.Conn.Write([]byte(sent)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"42P01", "I", "42P01", "08P01"} {
+		msg, err := hijacked.Frontend.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		switch msg := msg.(type) {
+		case *pgproto3.ErrorResponse:
+			got = msg.Code
+		case *pgproto3.ReadyForQuery:
+			got = string(msg.TxStatus)
+		}
+		if got != want {
+			t.Fatalf("got %#v, want %s", msg, want)
+		}
+	}
+}
+
+// TestASeriesDoesNotHoldUpThePreviousAnswers: Postgres flushes at every ReadyForQuery, and a pipelining client may have sent the
+// beginning of its next series before it waits for the answers to the last.
+func TestASeriesDoesNotHoldUpThePreviousAnswers(t *testing.T) {
+	s := startStack(t, stackOptions{})
+	hijacked, err := s.client(t).Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hijacked.Conn.Close()
+	if err := hijacked.Conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hijacked.Conn.Write([]byte("S\x00\x00\x00\x04" + "P\x00\x00\x00\x10\x00select 1\x00\x00\x00")); err != nil {
+		t.Fatal(err)
+	}
+	msg, err := hijacked.Frontend.Receive()
+	if _, ready := msg.(*pgproto3.ReadyForQuery); err != nil || !ready {
+		t.Fatalf("got %#v, %v", msg, err)
+	}
 }

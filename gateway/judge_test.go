@@ -32,6 +32,9 @@ func clientFrames(sent []byte, limit int) []clientFrame {
 		if length < 4 || length-4 > uint64(limit) || length+1 > uint64(len(sent)) {
 			return append(frames, clientFrame{kind: sent[0], bad: true})
 		}
+		if strings.IndexByte("QFXBCDEHPSdcf", sent[0]) < 0 {
+			return append(frames, clientFrame{kind: sent[0], bad: true})
+		}
 		frames = append(frames, clientFrame{kind: sent[0]})
 		sent = sent[length+1:]
 	}
@@ -129,12 +132,7 @@ func (j *trial) frame(frame clientFrame, left []clientFrame) string {
 	case 'H', 'd', 'c', 'f':
 		return ""
 	}
-	want, known := map[byte]string{
-		'P': "*pgproto3.ParseComplete", 'B': "*pgproto3.BindComplete", 'C': "*pgproto3.CloseComplete", 'D': "", 'E': "",
-	}[frame.kind]
-	if !known {
-		return j.last()
-	}
+	want := map[byte]string{'P': "*pgproto3.ParseComplete", 'B': "*pgproto3.BindComplete", 'C': "*pgproto3.CloseComplete"}[frame.kind]
 	msg, err := j.next()
 	switch {
 	case err == io.EOF:
@@ -144,7 +142,7 @@ func (j *trial) frame(frame clientFrame, left []clientFrame) string {
 	}
 	if _, failed := msg.(*pgproto3.ErrorResponse); failed {
 		j.skipping = true
-		return j.fatality(frame)
+		return j.fatality(left)
 	}
 	switch frame.kind {
 	case 'D':
@@ -176,12 +174,21 @@ func (j *trial) last() string {
 	return ""
 }
 
-// fatality judges a FATAL where none was asked for. Limits of the session's own making may end it.
-func (j *trial) fatality(frame clientFrame) string {
+// fatality judges a FATAL where none was asked for. Limits of the session's own making may end it. Replies that are owed to a
+// series when its next message is a bad one are not sent: the connection is over anyhow.
+func (j *trial) fatality(left []clientFrame) string {
 	if j.fatal == nil || slices.Contains([]string{"57P05", "25P03", "25P04", "57P01"}, j.fatal.Code) {
 		return ""
 	}
-	return fmt.Sprintf("FATAL %s %s in answer to %q", j.fatal.Code, j.fatal.Message, frame.kind)
+	for _, frame := range left {
+		if frame.bad && j.fatal.Code == "08P01" {
+			return ""
+		}
+		if strings.IndexByte("PBD", frame.kind) < 0 {
+			break
+		}
+	}
+	return fmt.Sprintf("FATAL %s %s in answer to it", j.fatal.Code, j.fatal.Message)
 }
 
 // over judges a stream that ends before a message is answered: fine only if no answer was due before the client went away.
@@ -230,7 +237,7 @@ func (j *trial) query(left []clientFrame) string {
 			return ""
 		case *pgproto3.ErrorResponse:
 			if j.fatal != nil {
-				return j.fatality(clientFrame{kind: 'Q'})
+				return j.fatality(left)
 			}
 			done = true
 		default:
@@ -251,7 +258,7 @@ func (j *trial) sync(left []clientFrame) string {
 	case err != nil:
 		return err.Error()
 	case j.fatal != nil:
-		return j.fatality(clientFrame{kind: 'S'})
+		return j.fatality(left)
 	}
 	ready, ok := msg.(*pgproto3.ReadyForQuery)
 	if !ok {
@@ -284,7 +291,7 @@ func (j *trial) execution(msg pgproto3.BackendMessage, left []clientFrame) strin
 			return ""
 		case *pgproto3.ErrorResponse:
 			j.skipping = true
-			return j.fatality(clientFrame{kind: 'E'})
+			return j.fatality(left)
 		case *pgproto3.DataRow, *pgproto3.CopyOutResponse, *pgproto3.CopyData, *pgproto3.CopyDone:
 		default:
 			return fmt.Sprintf("answered by %T", msg)

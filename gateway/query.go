@@ -13,13 +13,10 @@ import (
 // queryMessage serves one Query message: everything from its text to
 // ReadyForQuery.
 func (s *session) queryMessage(body []byte) {
-	err := s.settle()
+	sql, err := cString(body)
 	if err == nil {
-		var sql string
-		if sql, err = cString(body); err == nil {
-			s.dropUnnamed()
-			err = s.queryString(sql)
-		}
+		s.dropUnnamed()
+		err = s.queryString(sql)
 	}
 	if err != nil {
 		s.report(err)

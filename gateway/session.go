@@ -43,6 +43,7 @@ type session struct {
 	pending    pending // replies of the extended protocol that are owed
 	inSeries   bool    // messages of the extended protocol since the last Sync
 	skipping   bool    // an error happened: discard everything until Sync
+	answered   bool    // a ReadyForQuery may not have been flushed yet
 
 	// hold keeps the next CommandComplete back in held: it must not be sent
 	// before the commit that belongs to it.
@@ -84,12 +85,13 @@ var errTerminate = errors.New("terminate")
 
 func (s *session) run() error {
 	for {
-		// Half a message is no reason to wait with the answers: its sender may be
-		// waiting for them.
-		if !s.inSeries && !s.client.reader.Complete() {
+		// Half a message, or the beginning of another series, is no reason to wait
+		// with answers that are whole: its sender may be waiting for them.
+		if (!s.inSeries || s.answered) && !s.client.reader.Complete() {
 			if err := s.client.flush(); err != nil {
 				return err
 			}
+			s.answered = false
 		}
 		frame, err := s.client.next(s.wait())
 		if err != nil {
@@ -141,9 +143,20 @@ func (s *session) handle(frame pgwire.Frame) error {
 		return nil
 	case 'X':
 		return errTerminate
+	case 'Q', 'F', 'P', 'B', 'D', 'E', 'C', 'H', 'd', 'c', 'f':
+	default: // the stream means something else than we think, skipping or not
+		return frontError(pgerrcode.ProtocolViolation, fmt.Sprintf("invalid frontend message type %d", kind))
 	}
 	if s.skipping {
 		return nil
+	}
+	switch kind {
+	case 'Q', 'F':
+		// An error of an earlier message is that message's: this one is discarded with
+		// it, until Sync.
+		if err := s.settle(); err != nil {
+			return s.failSeries(err)
+		}
 	}
 	switch kind {
 	case 'Q':
@@ -152,9 +165,7 @@ func (s *session) handle(frame pgwire.Frame) error {
 	case 'P', 'B', 'D', 'E', 'C', 'H':
 		s.inSeries = true
 		if err := s.extendedMessage(kind, body); err != nil {
-			s.skipping = true
-			s.report(err)
-			return s.client.flush() // Postgres shows an error at once
+			return s.failSeries(err)
 		}
 		if kind == 'H' {
 			return s.client.flush()
@@ -164,10 +175,15 @@ func (s *session) handle(frame pgwire.Frame) error {
 		s.report(sqlError(pgerrcode.FeatureNotSupported, "the function call protocol is not supported"))
 		s.readyForQuery()
 		return nil
-	case 'd', 'c', 'f':
-		return nil // the rest of a COPY that has failed, as Postgres takes it
 	}
-	return frontError(pgerrcode.ProtocolViolation, fmt.Sprintf("invalid frontend message type %d", kind))
+	return nil // the rest of a COPY that has failed, as Postgres takes it
+}
+
+// failSeries tells the client that a series failed: the rest of it is discarded.
+func (s *session) failSeries(err error) error {
+	s.skipping = true
+	s.report(err)
+	return s.client.flush() // Postgres shows an error at once
 }
 
 // report tells the client that a statement, or a message, failed, and moves the
@@ -195,6 +211,7 @@ func (s *session) readyForQuery() {
 	s.x.sql, s.x.portal, s.x.spool = "", nil, nil
 	clear(s.branches)
 	s.client.send(&pgproto3.ReadyForQuery{TxStatus: s.state.ready()})
+	s.answered = true
 }
 
 // complete sends a statement's tag, or keeps it back until its commit.
