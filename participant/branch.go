@@ -147,15 +147,6 @@ func (b *Branch) Close(msg *pgproto3.Close) { b.conn.append(msg) }
 // Sync ends the series.
 func (b *Branch) Sync() { b.conn.append(&pgproto3.Sync{}) }
 
-// CopyData, CopyDone and CopyFail feed a COPY FROM STDIN under way.
-func (b *Branch) CopyData(msg *pgproto3.CopyData) { b.conn.append(msg) }
-
-// CopyDone ends a COPY FROM STDIN.
-func (b *Branch) CopyDone() { b.conn.append(&pgproto3.CopyDone{}) }
-
-// CopyFail makes a COPY FROM STDIN fail with the message.
-func (b *Branch) CopyFail(message string) { b.conn.append(&pgproto3.CopyFail{Message: message}) }
-
 // StatementName is the name under which this connection holds the statement
 // key prepared; parsed is false when it must be parsed first, with Parse under
 // that name. A successful ParseComplete is reported with ConfirmStatement, a

@@ -130,6 +130,15 @@ func (r *Reader) PeekType() (byte, bool) {
 	return b[0], true
 }
 
+// Await waits for the first byte of the next frame and consumes nothing, so that
+// an error, a deadline's for instance, leaves the stream as it was. The frame
+// last returned by Next becomes invalid.
+func (r *Reader) Await() error {
+	r.discardLast()
+	_, err := r.br.Peek(1)
+	return err
+}
+
 // Buffered is the number of received bytes that Next has not returned yet.
 func (r *Reader) Buffered() int { return r.br.Buffered() - r.pending }
 
