@@ -27,6 +27,7 @@ type functionUse struct {
 var harmlessVolatile = map[string]bool{
 	"random": true, "gen_random_uuid": true, "clock_timestamp": true, "timeofday": true,
 	"pg_sleep": true, "pg_sleep_for": true, "pg_sleep_until": true,
+	unlockAll: true,
 }
 
 // assignsID are functions that are stable and yet give the transaction an id.
@@ -62,6 +63,10 @@ var refusedFunctions = map[string]refusal{
 	"pg_wal_replay_pause": refusedMaintenance, "pg_wal_replay_resume": refusedMaintenance,
 }
 
+// unlockAll is what pools (asyncpg's, for one) send to clean a connection.
+// Nobody can hold an advisory lock through the gateway, so it finds none.
+const unlockAll = "pg_advisory_unlock_all"
+
 // refusedPrefixes are families of such functions.
 var refusedPrefixes = []struct {
 	prefix string
@@ -82,6 +87,9 @@ var refusedPrefixes = []struct {
 func refusedFunction(name string) *pgconn.PgError {
 	if why, ok := refusedFunctions[name]; ok {
 		return refuse(why, name)
+	}
+	if name == unlockAll {
+		return nil
 	}
 	for i := range refusedPrefixes {
 		if strings.HasPrefix(name, refusedPrefixes[i].prefix) {
