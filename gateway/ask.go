@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgpact/pgpact/participant"
@@ -18,27 +20,39 @@ func (s *session) askQuietly(b *participant.Branch, sql string) (string, error) 
 	return s.askOne(b, sql, true)
 }
 
-func (s *session) askOne(b *participant.Branch, sql string, quiet bool) (value string, err error) {
+func (s *session) askOne(b *participant.Branch, sql string, quiet bool) (string, error) {
 	b.Query(sql)
 	if err := b.Send(); err != nil {
 		return "", err
 	}
-	var refused error
-	seen := false
+	row, err := s.readFirst(b, quiet)
+	if len(row) == 0 {
+		return "", err
+	}
+	return string(row[0]), err
+}
+
+// readRow reads the answer to a series of the session's own and returns its
+// first row.
+func (s *session) readRow(b *participant.Branch) ([][]byte, error) { return s.readFirst(b, false) }
+
+// readFirst reads up to ReadyForQuery and returns the first row.
+func (s *session) readFirst(b *participant.Branch, quiet bool) (first [][]byte, refused error) {
 	for {
 		frame, err := b.Receive()
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		switch frame.Type() {
 		case 'D':
-			var row pgproto3.DataRow
-			if err := row.Decode(frame.Body()); err != nil {
-				return "", err
+			if first != nil {
+				break
 			}
-			if !seen && len(row.Values) > 0 {
-				value, seen = string(row.Values[0]), true
+			var row pgproto3.DataRow // in memory of its own: the frame's is used again
+			if err := row.Decode(slices.Clone(frame.Body())); err != nil {
+				return nil, err
 			}
+			first = row.Values
 		case 'E':
 			if refused == nil {
 				refused = refusedBy(b, frame)
@@ -52,7 +66,7 @@ func (s *session) askOne(b *participant.Branch, sql string, quiet bool) (value s
 				s.relayParameter(frame)
 			}
 		case 'Z':
-			return value, refused
+			return first, refused
 		}
 	}
 }

@@ -106,6 +106,9 @@ func (c *descriptionCache) add(key string, d *description) { c.entries.Add(key, 
 
 // describeStatement makes st.description known, by asking a node if need be.
 func (s *session) describeStatement(st *statement) error {
+	if st.parsed != nil && st.parsed.Kind == sqlparse.Execute {
+		return s.describeExecute(st)
+	}
 	if st.description != nil {
 		return nil
 	}
@@ -129,6 +132,24 @@ func (s *session) describeStatement(st *statement) error {
 	}
 	st.description = d
 	s.gw.descriptions.add(st.key, d)
+	return nil
+}
+
+// describeExecute describes EXECUTE as the statement that it names now; without
+// one it returns nothing, until it is run.
+func (s *session) describeExecute(st *statement) error {
+	st.description = noRows(st.oids)
+	target := s.statements[st.parsed.Prepared]
+	if target == nil || target == st {
+		return nil
+	}
+	if target.parsed != nil && target.parsed.Kind == sqlparse.Execute {
+		return nil // refused when it is run
+	}
+	if err := s.describeStatement(target); err != nil {
+		return err
+	}
+	st.description = &description{params: st.oids, fields: target.description.fields, frame: target.description.frame}
 	return nil
 }
 

@@ -48,7 +48,7 @@ func (s *session) onNodes(x *execution, r *route) error {
 	if s.state == idle && r.writes && r.multi() {
 		// A statement that writes on several nodes needs a transaction around it,
 		// and its tag must wait for that to commit.
-		s.hold = x.portal == nil
+		s.hold = x.sql != "" // of the simple protocol; EXECUTE has a portal there too
 		if err := s.advance(onSeveral); err != nil {
 			return err
 		}

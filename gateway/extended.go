@@ -75,19 +75,12 @@ func (s *session) parseMessage(body []byte) error {
 			return errAborted
 		}
 	}
-	if st.name != "" && s.statements[st.name] != nil {
-		return sqlErrorf(pgerrcode.DuplicatePreparedStatement, "prepared statement %q already exists", st.name)
-	}
-	if len(s.statements) >= s.gw.cfg.MaxStatements {
-		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "too many prepared statements (limit %d)", s.gw.cfg.MaxStatements)
-	}
-	if s.statements == nil {
-		s.statements = map[string]*statement{}
+	if err := s.keepStatement(st); err != nil {
+		return err
 	}
 	if st.name != "" {
 		s.giveKey(st)
 	}
-	s.statements[st.name] = st
 	if st.description = st.ownDescription(); st.description != nil {
 		s.client.send(&pgproto3.ParseComplete{})
 		return nil

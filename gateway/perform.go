@@ -32,6 +32,10 @@ func (s *session) perform(x *execution) error {
 		if isOwnSetting(x.st.Setting.Name) {
 			return s.showOwn(x)
 		}
+	case sqlparse.Prepare:
+		return s.prepare(x)
+	case sqlparse.Execute:
+		return s.execute(x)
 	case sqlparse.Deallocate:
 		return s.deallocate(x.st)
 	case sqlparse.CloseCursor:
@@ -121,22 +125,11 @@ func (s *session) route(x *execution) (route, error) {
 		return anyNode, nil
 	case sqlparse.Fetch, sqlparse.Move, sqlparse.CloseCursor:
 		return s.cursorRoute(x.st)
-	case sqlparse.Prepare, sqlparse.Execute:
-		return route{}, withHint(
-			sqlErrorf(pgerrcode.FeatureNotSupported, "%s is not supported through the gateway", kindName(x.st)),
-			"Use the prepared statements of the protocol, as drivers do.")
 	}
 	if x.portal != nil {
 		return x.portal.route, nil
 	}
 	return s.gw.router.route(s.interrupt.context(), x.st, nil, &s.routing)
-}
-
-func kindName(st *sqlparse.Statement) string {
-	if st.Kind == sqlparse.Prepare {
-		return "PREPARE"
-	}
-	return "EXECUTE"
 }
 
 // cursorRoute finds the node where a cursor was declared. Cursors end with the

@@ -134,7 +134,7 @@ func (s *session) runPortal(p *portal, maxRows uint32) error {
 	s.pending.describe = false
 	if maxRows > 0 {
 		switch {
-		case p.route.multi():
+		case p.route.multi() || st.Kind == sqlparse.Execute:
 			// Every node gives all it has; the limit is of the merged rows.
 			x.spool, x.maxRows = &spool{}, 0
 		case s.state != idle && p.nodeName == "":

@@ -22,8 +22,8 @@ type statement struct {
 
 // params is the number of parameters Bind must give.
 func (st *statement) params() int {
-	if st.parsed == nil {
-		return len(st.oids)
+	if st.parsed == nil || st.parsed.Kind == sqlparse.Prepare || st.parsed.Kind == sqlparse.Execute {
+		return len(st.oids) // a $1 in PREPARE is of the statement that it makes
 	}
 	return max(len(st.oids), st.parsed.Params)
 }
@@ -96,7 +96,8 @@ func (st *statement) runsHere() bool {
 		return true
 	}
 	switch st.parsed.Kind {
-	case sqlparse.Set, sqlparse.SetConstraints, sqlparse.Reset, sqlparse.Discard, sqlparse.Deallocate, sqlparse.Unlisten:
+	case sqlparse.Set, sqlparse.SetConstraints, sqlparse.Reset, sqlparse.Discard, sqlparse.Deallocate, sqlparse.Unlisten,
+		sqlparse.Prepare, sqlparse.Execute:
 		return true
 	case sqlparse.Show:
 		return isOwnSetting(st.parsed.Setting.Name)
@@ -112,7 +113,7 @@ func (st *statement) runsHere() bool {
 // and not from the router.
 func (st *statement) routedLate() bool {
 	switch st.parsed.Kind {
-	case sqlparse.Show, sqlparse.Fetch, sqlparse.Move, sqlparse.CloseCursor, sqlparse.Prepare, sqlparse.Execute:
+	case sqlparse.Show, sqlparse.Fetch, sqlparse.Move, sqlparse.CloseCursor:
 		return true
 	}
 	return false
