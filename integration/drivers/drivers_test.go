@@ -153,7 +153,7 @@ func (r *rig) compare(t *testing.T, d driver) result {
 	wrong, different := r.finds(t)
 	found.rows = wrong
 	// A section that did something else leaves other rows, which says nothing new.
-	if found.equal() {
+	if found.rowsCompared = found.sameRows(); found.rowsCompared {
 		found.rows = append(found.rows, different...)
 	}
 	return found

@@ -188,6 +188,8 @@ async def reconnect(conn):
 async def introspect(conn):
     await conn.set_type_codec("jsonb", encoder=str, decoder=lambda s: s, schema="pg_catalog")
     show(await conn.fetchval("select '{}'::jsonb"))
+    # A type it does not know: looked up in the catalog, with jit off for that.
+    show(await conn.fetchrow("select o from orders o where customer = 'carol' and quantity = 1"))
     show(await conn.fetch("select relname, relkind from pg_class where relnamespace = 'public'::regnamespace order by 1"))
 
 

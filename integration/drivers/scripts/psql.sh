@@ -191,6 +191,9 @@ PGOPTIONS='-c statement_timeout=7s -c search_path=public' PGAPPNAME=second psql 
 PGCLIENTENCODING=UTF8 psql -At -c "show client_encoding"
 psql -d no_such_database -c "select 1" | sed -E 's/at "[^"]*", port [0-9]+/at HOST, port PORT/'
 
+echo "== interactive"
+/usr/bin/python3 psql_interactive.py
+
 echo "== introspect"
 psql <<'SQL'
 \d
