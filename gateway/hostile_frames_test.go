@@ -16,8 +16,8 @@ import (
 
 // Environment of TestHostileFrames: how many messages (1,000,000 is the full count), and the seed of a run to be repeated.
 const (
-	framesVariable = "PGPACT_HOSTILE_FRAMES"
-	seedVariable   = "PGPACT_HOSTILE_SEED"
+	framesVariable = "PGPACT_TEST_HOSTILE_FRAMES"
+	seedVariable   = "PGPACT_TEST_HOSTILE_SEED"
 )
 
 func fromEnvironment(t *testing.T, variable string, value uint64) uint64 {

@@ -97,9 +97,9 @@ func wantTypes(t *testing.T, conn *pgconn.HijackedConn, want string) {
 }
 
 // TestSessionsLeaveNoGoroutines opens and closes sessions over the whole gateway, in the middle of a transaction too.
-// PGPACT_SESSIONS is how many.
+// PGPACT_TEST_SESSIONS is how many.
 func TestSessionsLeaveNoGoroutines(t *testing.T) {
-	count := fromEnvironment(t, "PGPACT_SESSIONS", 500)
+	count := fromEnvironment(t, "PGPACT_TEST_SESSIONS", 500)
 	rig := newHostileRig(t)
 	sessions := func(count uint64) int {
 		for i := range count {

@@ -17,7 +17,7 @@ import (
 )
 
 // fullVariable, when set, makes the tests of many connections run in full; make test has a small variant of each.
-const fullVariable = "PGPACT_FULL"
+const fullVariable = "PGPACT_TEST_FULL"
 
 func fullOr(small, full int) int {
 	if os.Getenv(fullVariable) != "" {
