@@ -14,9 +14,8 @@ type knownDifference struct {
 
 // What several drivers share.
 const (
-	sqlPrepare = "PREPARE and EXECUTE as SQL are being built."
-	portals    = "A cursor made by SQL is no portal of the protocol yet, nor the other way round (Describe, MOVE)."
-	manyRows   = "INSERT of rows of several nodes in one statement is refused (execute_values, flush of several objects, reWriteBatchedInserts, Create of a slice)."
+	portals  = "A cursor made by SQL is no portal of the protocol yet, nor the other way round (Describe, MOVE)."
+	manyRows = "INSERT of rows of several nodes in one statement is refused (execute_values, flush of several objects, reWriteBatchedInserts, Create of a slice)."
 )
 
 // acceptedDifferences is the list; keep it short.
@@ -28,14 +27,9 @@ func acceptedDifferences() []knownDifference {
 			"refused (0A000): a transaction that has opened one cannot be prepared. Cursors declared by SQL work."},
 
 		{section: "copy", pending: true, reason: "COPY through the gateway is being built."},
-		{driver: "psql", section: "prepared", pending: true, reason: sqlPrepare},
-		{driver: "psycopg2", section: "prepared", pending: true, reason: sqlPrepare},
-		{driver: "psycopg 3", section: "prepared", pending: true, reason: sqlPrepare},
-		{driver: "ruby-pg", section: "prepared", pending: true, reason: sqlPrepare},
 		{driver: "asyncpg", section: "cursor", pending: true, reason: portals},
 		{driver: "psycopg 3", section: "cursor", pending: true, reason: portals},
 		{driver: "ruby-pg", section: "cursor", pending: true, reason: portals},
-		{driver: "asyncpg", section: "reconnect", pending: true, reason: "pg_advisory_unlock_all() is refused, which every release to asyncpg's pool calls."},
 		{driver: "psycopg2", section: "batch", pending: true, reason: manyRows},
 		{driver: "SQLAlchemy", section: "batch", pending: true, reason: manyRows},
 		{driver: "pgjdbc", section: "batch rewritten", pending: true, reason: manyRows},

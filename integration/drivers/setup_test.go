@@ -84,8 +84,10 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	alone := harness.NewCluster(t, harness.Options{Nodes: []string{"plain"}}).Node("plain")
-	cluster := harness.NewCluster(t, harness.Options{})
+	// Drivers show the estimates of the catalog, which autovacuum writes when it likes.
+	settings := map[string]string{"autovacuum": "off"}
+	alone := harness.NewCluster(t, harness.Options{Nodes: []string{"plain"}, Settings: settings}).Node("plain")
+	cluster := harness.NewCluster(t, harness.Options{Settings: settings})
 	config := cluster.WriteConfig(t)
 	harness.Migrate(t, config)
 
