@@ -23,9 +23,10 @@ type execution struct {
 	run      bool    // Execute; without it the node only checks Parse and Bind
 	maxRows  uint32  // 0: all
 
-	merged merge  // of the nodes' answers
-	spool  *spool // where rows go instead of to the client
-	quiet  bool   // the statement has failed: what the other nodes say is dropped
+	merged merge    // of the nodes' answers
+	spool  *spool   // where rows go instead of to the client
+	copy   *copyOut // of a COPY TO STDOUT, else nil
+	quiet  bool     // the statement has failed: what the other nodes say is dropped
 
 	verifying  bool // the description under way is compared, not relayed
 	knownFirst bool // the first branch had the statement prepared already

@@ -36,6 +36,8 @@ func (s *session) perform(x *execution) error {
 		return s.prepare(x)
 	case sqlparse.Execute:
 		return s.execute(x)
+	case sqlparse.CopyData:
+		return s.copyData(x)
 	case sqlparse.Deallocate:
 		return s.deallocate(x.st)
 	case sqlparse.CloseCursor:

@@ -126,7 +126,6 @@ var (
 	refusedTemporary = refusal{notSupported, "temporary tables are not supported through the gateway",
 		"A transaction that has used one cannot be committed on several nodes.", "Use an ordinary table."}
 	refusedUtility = refusal{notSupported, "%[1]s is not supported through the gateway", "", "Run it on the nodes themselves."}
-	refusedCopy    = refusal{notSupported, "COPY is not supported through the gateway yet", "", "Use INSERT and SELECT."}
 	refusedLock    = refusal{notSupported, "LOCK TABLE is not supported through the gateway", "", "Lock rows with SELECT ... FOR UPDATE."}
 	refusedListen  = refusal{notSupported, "%[1]s is not supported through the gateway",
 		"A transaction over several nodes cannot listen or notify.", ""}
@@ -141,7 +140,16 @@ var (
 	refusedExplainOf = refusal{notSupported, "EXPLAIN of %[1]s is not supported through the gateway yet", "", ""}
 	refusedCursor    = refusal{notSupported, "a cursor over several nodes is not supported yet", "",
 		"Hold the query to one shard key value, or fetch the rows without a cursor."}
-	refusedOther = refusal{notSupported, "this statement is not supported through the gateway", "", ""}
+	refusedCopyFile = refusal{"42501", "permission denied to COPY %[1]s", "Files and programs are the nodes' own.",
+		"Anyone can COPY to stdout or from stdin. psql's \\copy command also works for anyone."}
+	refusedCopyFreeze = refusal{notSupported, "COPY FREEZE is not supported through the gateway",
+		"The table would have to be created or truncated in the same transaction.", "Leave the option out."}
+	refusedCopyEncoding = refusal{notSupported, "COPY with encoding \"%[1]s\" is not supported through the gateway",
+		"The gateway must read the shard key as the nodes do.", "Use UTF8."}
+	refusedCopyOnError = refusal{notSupported, "COPY with ON_ERROR is not supported through the gateway", "",
+		"Load into a staging table, or check the data first."}
+	refusedCopyOption = refusal{notSupported, "COPY with option \"%[1]s\" is not supported through the gateway", "", ""}
+	refusedOther      = refusal{notSupported, "this statement is not supported through the gateway", "", ""}
 )
 
 // refusedRelationKinds are the relations that are no plain tables, by relkind.
@@ -162,7 +170,6 @@ var refusedKinds = map[sqlparse.Kind]refusal{
 	sqlparse.PrepareTransaction: refusedTwoPhase,
 	sqlparse.CommitPrepared:     refusedTwoPhase,
 	sqlparse.RollbackPrepared:   refusedTwoPhase,
-	sqlparse.CopyData:           refusedCopy,
 	sqlparse.Lock:               refusedLock,
 	sqlparse.Listen:             refusedListen,
 	sqlparse.Notify:             refusedListen,

@@ -15,8 +15,8 @@ import (
 // Frames on their way from nodes to the client. Rows pass as bytes; with one
 // node everything does.
 
-// errUnexpectedCopy: the router lets no COPY through, so something it took for
-// an ordinary statement began one. There is no safe way back into step.
+// errUnexpectedCopy: something that was taken for an ordinary statement began a
+// COPY. There is no safe way back into step.
 var errUnexpectedCopy = errors.New("the node began a COPY")
 
 // relay passes one branch's answer on, up to its ReadyForQuery, which is not
@@ -48,13 +48,19 @@ func (s *session) relay(b *participant.Branch, x *execution) error {
 			s.relayParameter(frame)
 		case 'A': // LISTEN is refused: a notification is nobody's
 		case 'G', 'H', 'W':
+			if frame.Type() == 'H' && x.copy != nil {
+				if refused == nil && !x.quiet {
+					refused = s.relayCopy(x, frame)
+				}
+				continue
+			}
 			b.Conn().Abandon(errUnexpectedCopy)
 			return sqlError(pgerrcode.FeatureNotSupported, "COPY is not supported here")
 		default:
 			if refused == nil && !x.quiet {
 				refused = s.relayAnswer(b, x, frame)
 			}
-			if s.client.writeErr != nil && !cancelled {
+			if (s.client.writeErr != nil || x.copy != nil && (x.quiet || refused != nil)) && !cancelled {
 				cancelled = true // nobody will read the rest
 				b.Conn().Cancel()
 			}
@@ -111,6 +117,8 @@ func (s *session) relayAnswer(b *participant.Branch, x *execution, frame pgwire.
 		s.client.sendRaw(frame.Raw())
 	case '3':
 		// of a portal of ours
+	case 'd', 'c':
+		return s.relayCopy(x, frame)
 	default: // EmptyQueryResponse
 		if x.merged.nth == 0 {
 			s.client.sendRaw(frame.Raw())

@@ -42,6 +42,7 @@ type session struct {
 	portals    portalSet
 	pending    pending // replies of the extended protocol that are owed
 	inSeries   bool    // messages of the extended protocol since the last Sync
+	ended      error   // ends the session after the message being served
 	skipping   bool    // an error happened: discard everything until Sync
 	answered   bool    // a ReadyForQuery may not have been flushed yet
 
@@ -105,6 +106,8 @@ func (s *session) run() error {
 			return nil
 		case err != nil:
 			return err
+		case s.ended != nil:
+			return s.ended
 		}
 	}
 }
@@ -192,13 +195,17 @@ func (s *session) report(err error) {
 	pgErr, known := clientError(err)
 	if s.client.ctx.Err() != nil {
 		// The session is being ended: nobody reads this.
+	} else if err == s.ended { //nolint:errorlint // the very same
+		// The session ends with it, and says so then.
 	} else if !known {
 		s.gw.logger.Error("statement failed for a reason of ours", "pid", s.client.pid, "err", err)
 	} else if pgErr.Code == pgerrcode.ConnectionFailure {
 		s.gw.logger.Warn("statement failed", "pid", s.client.pid, "err", err)
 	}
 	s.hold, s.held = false, s.held[:0]
-	s.client.send(errorResponse(pgErr))
+	if s.ended == nil || err != s.ended { //nolint:errorlint // the very same
+		s.client.send(errorResponse(pgErr))
+	}
 	s.abandonPending()
 	// Rolling back cannot fail, and no error is refused.
 	_ = s.advance(onError)
@@ -206,6 +213,9 @@ func (s *session) report(err error) {
 
 // readyForQuery ends the answer to a query or a pipeline.
 func (s *session) readyForQuery() {
+	if s.ended != nil {
+		return
+	}
 	s.tellParameters()
 	// An idle session holds on to nothing big.
 	s.x.sql, s.x.portal, s.x.spool = "", nil, nil

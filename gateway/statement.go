@@ -97,7 +97,7 @@ func (st *statement) runsHere() bool {
 	}
 	switch st.parsed.Kind {
 	case sqlparse.Set, sqlparse.SetConstraints, sqlparse.Reset, sqlparse.Discard, sqlparse.Deallocate, sqlparse.Unlisten,
-		sqlparse.Prepare, sqlparse.Execute:
+		sqlparse.Prepare, sqlparse.Execute, sqlparse.CopyData:
 		return true
 	case sqlparse.Show:
 		return isOwnSetting(st.parsed.Setting.Name)
