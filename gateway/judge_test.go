@@ -184,7 +184,7 @@ func (j *trial) fatality(left []clientFrame) string {
 		if frame.bad && j.fatal.Code == "08P01" {
 			return ""
 		}
-		if strings.IndexByte("PBD", frame.kind) < 0 {
+		if strings.IndexByte("PBDdcf", frame.kind) < 0 {
 			break
 		}
 	}
