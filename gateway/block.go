@@ -19,6 +19,10 @@ type block struct {
 
 	begin string // BEGIN with its options
 	modes modes  // what COMMIT AND CHAIN hands on
+	// chained is what AND CHAIN has handed to this block. It is all that a failed
+	// block hands on: an abort undoes what BEGIN and SET TRANSACTION set, as it
+	// undoes any setting, but not what StartTransaction began with (xact.c).
+	chained modes
 	// journal are the statements that every node must have run since BEGIN, in
 	// their order: savepoints and settings.
 	journal    []journalEntry
@@ -144,8 +148,11 @@ func (s *session) advanceTo(event txEvent, begin modes) error {
 	if step.warning != nil {
 		s.warn(step.warning)
 	}
-	if step.chain && s.state != failed { // a failed one has lost them already, in Postgres too
+	if step.chain {
 		begin = s.block.modes
+		if s.state == failed {
+			begin = s.block.chained
+		}
 	}
 	var err error
 	switch step.ending {
@@ -160,6 +167,9 @@ func (s *session) advanceTo(event txEvent, begin modes) error {
 	}
 	if s.state != idle && s.block == nil {
 		s.block = s.newBlock(begin)
+		if step.chain {
+			s.block.chained = begin
+		}
 	}
 	return err
 }

@@ -112,6 +112,9 @@ func (s *session) bindMessage(body []byte) error {
 	}
 	s.portals.add(p)
 	if p.statement.runsHere() {
+		if err := s.settle(); err != nil { // EXECUTE may have its Parse unanswered
+			return err
+		}
 		s.client.send(&pgproto3.BindComplete{})
 		return nil
 	}

@@ -46,13 +46,19 @@ func (s *session) greet() error {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
+	slices.SortFunc(names, compareParameters)
 	for _, name := range names {
 		s.client.send(&pgproto3.ParameterStatus{Name: name, Value: s.reported.get(name)})
 	}
 	s.client.send(&pgproto3.BackendKeyData{ProcessID: s.client.pid, SecretKey: keyBytes(s.client.secret)})
 	s.readyForQuery()
 	return nil
+}
+
+// compareParameters orders parameters as Postgres reports them: whatever their
+// letters' case.
+func compareParameters(a, b string) int {
+	return strings.Compare(strings.ToLower(a), strings.ToLower(b))
 }
 
 // user is who the client says it is.

@@ -52,7 +52,7 @@ func (s *session) tellParameters() {
 		return
 	}
 	s.reported.due = false
-	for _, name := range slices.Sorted(maps.Keys(s.reported.told)) {
+	for _, name := range slices.SortedFunc(maps.Keys(s.reported.told), compareParameters) {
 		if value := s.reported.get(name); value != s.reported.told[name] {
 			s.reported.told[name] = value
 			s.client.send(&pgproto3.ParameterStatus{Name: name, Value: value})
@@ -71,6 +71,9 @@ func (s *session) noteParameter(name, value string) {
 			b.before[name] = s.reported.get(name)
 		}
 		if b.keeping {
+			if b.kept == nil { // ROLLBACK TO has gone back to none
+				b.kept = map[string]string{}
+			}
 			b.kept[name] = value
 		}
 	}

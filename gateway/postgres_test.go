@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +28,9 @@ func TestSameAsPostgres(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no conversations: %v", err)
 	}
+	accepted := readAccepted(t)
+	recordable := serverVersion(t, plain) == judgedVersion
+	exchanges := 0
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			text, err := os.ReadFile(file)
@@ -35,16 +40,31 @@ func TestSameAsPostgres(t *testing.T) {
 			// @a and @b are keys on different nodes.
 			keys := s.fill(t)
 			script := strings.NewReplacer("@a", keys[0][0], "@b", keys[1][0], "@c", keys[2][0]).Replace(string(text))
+			back := strings.NewReplacer(keys[0][0], "@a", keys[1][0], "@b", keys[2][0], "@c")
+			var recorded strings.Builder
 			s.fillPlain(t, plain, keys)
-			for i, exchange := range conversations(script) {
-				want := converse(t, plain, exchange)
-				got := converse(t, s.url, exchange)
-				if got != want {
-					t.Errorf("conversation %d:\n%s\n--- Postgres\n%s\n--- gateway\n%s", i+1, exchange, want, got)
+			for _, conversation := range conversations(script) {
+				want := converse(t, plain, conversation)
+				got := converse(t, s.url, conversation)
+				compareAnswers(t, want, got, accepted)
+				recorded.WriteString(back.Replace(renderAnswers(want)) + "\n")
+				for _, a := range want {
+					exchanges += strings.Count(a.text, "ReadyForQuery")
 				}
+			}
+			if recordable {
+				checkRecorded(t, strings.TrimSuffix(file, ".txt")+".want", recorded.String())
 			}
 			s.idle(t)
 		})
+	}
+	if exchanges < 120 {
+		t.Errorf("%d exchanges, want 120 at least", exchanges)
+	}
+	for _, d := range accepted {
+		if !d.used {
+			t.Errorf("accepted difference that is none any more: %s", d.because)
+		}
 	}
 }
 
@@ -87,7 +107,7 @@ func conversations(text string) []string {
 // converse sends the lines of a conversation on a connection of its own and
 // writes down the answers. Messages are held until a line that is answered at
 // once (Q, S, H) is reached, so that they arrive together.
-func converse(t *testing.T, url, script string) string {
+func converse(t *testing.T, url, script string) []answered {
 	t.Helper()
 	config, err := pgconn.ParseConfig(url)
 	if err != nil {
@@ -105,17 +125,23 @@ func converse(t *testing.T, url, script string) string {
 	if err := hijacked.Conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	talk := &talk{t: t, front: hijacked.Frontend}
+	talk := &talk{t: t, front: hijacked.Frontend, conn: conn, nc: hijacked.Conn, config: config}
+	var answers []answered
 	for _, line := range strings.Split(script, "\n") {
+		talk.out.Reset()
 		talk.line(line)
+		answers = append(answers, answered{line: line, text: talk.out.String()})
 	}
-	return talk.out.String()
+	return answers
 }
 
 type talk struct {
-	t     *testing.T
-	front *pgproto3.Frontend
-	out   strings.Builder
+	t      *testing.T
+	front  *pgproto3.Frontend
+	conn   *pgconn.PgConn // for CancelRequest
+	nc     net.Conn
+	config *pgconn.Config
+	out    strings.Builder
 }
 
 // line sends one message. The words of a line are separated by "|":
@@ -128,6 +154,11 @@ type talk struct {
 //	C|S|name           Close
 //	S                  Sync, and everything up to ReadyForQuery
 //	H|n                Flush, and n messages
+//	F|...              Bind with formats: bindFormats
+//	K|sql              Query, and a cancel
+//	R|n|line~line      these lines n times
+//	W                  everything up to the connection's end, or for a second
+//	startup|version|name=value ...
 func (k *talk) line(line string) {
 	words := strings.Split(line, "|")
 	word := func(i int) string {
@@ -137,6 +168,28 @@ func (k *talk) line(line string) {
 		return ""
 	}
 	switch words[0] {
+	case "F":
+		k.front.Send(k.bindFormats(words))
+	case "K":
+		k.cancel(word(1))
+	case "R":
+		parts := strings.SplitN(line, "|", 3)
+		n, err := strconv.Atoi(parts[1])
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		for range n {
+			for _, again := range strings.Split(parts[2], "~") {
+				k.line(again)
+			}
+		}
+	case "W":
+		if err := k.nc.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			k.t.Fatal(err)
+		}
+		k.answers(1 << 20)
+	case "startup":
+		k.startUp(words)
 	case "Q":
 		k.front.Send(&pgproto3.Query{String: word(1)})
 		k.answers(0)
@@ -191,8 +244,16 @@ func (k *talk) answers(n int) {
 	for i := 0; n == 0 || i < n; i++ {
 		msg, err := k.front.Receive()
 		if err != nil {
-			fmt.Fprintf(&k.out, "read failed: %v\n", err)
+			if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
+				k.out.WriteString("nothing comes\n")
+			} else {
+				k.out.WriteString("the connection is closed\n")
+			}
 			return
+		}
+		switch msg.(type) {
+		case *pgproto3.AuthenticationOk, *pgproto3.BackendKeyData:
+			continue
 		}
 		k.out.WriteString(describeAnswer(msg) + "\n")
 		if _, done := msg.(*pgproto3.ReadyForQuery); done && n == 0 {
@@ -226,6 +287,9 @@ func describeAnswer(msg pgproto3.BackendMessage) string {
 	case *pgproto3.ReadyForQuery:
 		return "ReadyForQuery " + string(msg.TxStatus)
 	case *pgproto3.ParameterStatus:
+		if msg.Name == "session_authorization" {
+			return "ParameterStatus session_authorization" // the stack's clients are not the plain server's
+		}
 		return "ParameterStatus " + msg.Name + "=" + msg.Value
 	case *pgproto3.ParameterDescription:
 		return fmt.Sprintf("ParameterDescription %v", msg.ParameterOIDs)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/pgpact/pgpact/participant"
 	"github.com/pgpact/pgpact/sqlparse"
@@ -16,6 +17,7 @@ type savepoint struct {
 	settings participant.Settings
 	local    participant.Settings
 	modes    modes
+	kept     map[string]string // block.kept
 }
 
 // setSavepoint runs SAVEPOINT. A name may be used again: the older savepoint is
@@ -31,6 +33,7 @@ func (s *session) setSavepoint(st *sqlparse.Statement) error {
 	}
 	b.savepoints = append(b.savepoints, savepoint{
 		name: name, journal: len(b.journal), settings: b.settings, local: b.local, modes: b.modes,
+		kept: maps.Clone(b.kept),
 	})
 	b.journal = append(b.journal, journalEntry{sql: sql, savepoint: name})
 	s.complete("SAVEPOINT")
@@ -76,6 +79,7 @@ func (s *session) rollbackTo(st *sqlparse.Statement) error {
 	b.savepoints = b.savepoints[:index+1]
 	b.journal = b.journal[:point.journal+1]
 	b.settings, b.local, b.modes = point.settings, point.local, point.modes
+	b.kept = maps.Clone(point.kept)
 	s.portals.rollbackTo(index)
 	s.rereadParameters()
 	if err := s.advance(onRollbackTo); err != nil {

@@ -209,6 +209,9 @@ func (s *session) report(err error) {
 	s.abandonPending()
 	// Rolling back cannot fail, and no error is refused.
 	_ = s.advance(onError)
+	if s.state == failed {
+		s.settingsChanged()
+	}
 }
 
 // readyForQuery ends the answer to a query or a pipeline.
@@ -260,10 +263,16 @@ func (s *session) warn(warning *pgconn.PgError) {
 
 // current are the settings in force.
 func (s *session) current() participant.Settings {
-	if s.block != nil {
+	switch {
+	case s.block == nil:
+		return s.settings
+	case s.state != failed:
 		return s.block.local
+	case len(s.block.savepoints) > 0:
+		// The failure has undone what was set since the last savepoint.
+		return s.block.savepoints[len(s.block.savepoints)-1].local
 	}
-	return s.settings
+	return s.block.base
 }
 
 // cString reads a message whose body is one zero-terminated string.

@@ -456,7 +456,11 @@ S`
 		bound + row(5, "7") + suspended + row(1, "7") + "CommandComplete UPDATE 6\n" + ready +
 		// a limit below what each node has
 		bound + row(1, "7") + suspended + row(5, "7") + "CommandComplete SELECT 5\n" + ready
-	if got := converse(t, s.url, script); got != want {
+	got := ""
+	for _, a := range converse(t, s.url, script) {
+		got += a.text
+	}
+	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
