@@ -38,16 +38,11 @@ func (s *session) extendedMessage(kind byte, body []byte) error {
 	case 'C':
 		return s.closeMessage(body)
 	default: // Flush
+		if err := s.noBody(body); err != nil {
+			return err
+		}
 		return s.settle()
 	}
-}
-
-// decodeMessage decodes with pgproto3, whose decoders check every length.
-func decodeMessage(msg pgproto3.FrontendMessage, body []byte) error {
-	if err := msg.Decode(body); err != nil {
-		return sqlError(pgerrcode.ProtocolViolation, "invalid message format")
-	}
-	return nil
 }
 
 func (s *session) parseMessage(body []byte) error {
@@ -55,7 +50,7 @@ func (s *session) parseMessage(body []byte) error {
 		return err
 	}
 	var msg pgproto3.Parse
-	if err := decodeMessage(&msg, body); err != nil {
+	if err := s.decode(&msg, body); err != nil {
 		return err
 	}
 	if msg.Name == "" {
@@ -92,7 +87,7 @@ func (s *session) parseMessage(body []byte) error {
 func (s *session) bindMessage(body []byte) error {
 	p := &portal{}
 	// The parameters must outlive the read buffer.
-	if err := decodeMessage(&p.bind, slices.Clone(body)); err != nil {
+	if err := s.decode(&p.bind, slices.Clone(body)); err != nil {
 		return err
 	}
 	p.name = p.bind.DestinationPortal
@@ -183,7 +178,7 @@ func (s *session) routePortal(p *portal) error {
 
 func (s *session) describeMessage(body []byte) error {
 	var msg pgproto3.Describe
-	if err := decodeMessage(&msg, body); err != nil {
+	if err := s.decode(&msg, body); err != nil {
 		return err
 	}
 	switch msg.ObjectType {
@@ -246,7 +241,7 @@ func (s *session) describePortal(p *portal) error {
 
 func (s *session) executeMessage(body []byte) error {
 	var msg pgproto3.Execute
-	if err := decodeMessage(&msg, body); err != nil {
+	if err := s.decode(&msg, body); err != nil {
 		return err
 	}
 	p := s.portals.get(msg.Portal)
@@ -272,7 +267,7 @@ func (s *session) closeMessage(body []byte) error {
 		return err
 	}
 	var msg pgproto3.Close
-	if err := decodeMessage(&msg, body); err != nil {
+	if err := s.decode(&msg, body); err != nil {
 		return err
 	}
 	switch msg.ObjectType {

@@ -142,6 +142,10 @@ func (s *session) handle(frame pgwire.Frame) error {
 	kind, body := frame.Type(), frame.Body()
 	switch kind {
 	case 'S':
+		if err := s.noBody(body); err != nil {
+			s.skipping = true
+			s.report(err)
+		}
 		s.syncMessage()
 		return nil
 	case 'X':
