@@ -17,8 +17,9 @@ import (
 
 // clientFrame is one message a client sent. A bad one ends the session: its length is impossible, it is cut short or of no type.
 type clientFrame struct {
-	kind byte
-	bad  bool
+	kind  byte
+	bad   bool
+	empty bool // has no body
 }
 
 // clientFrames splits what a client sent as the gateway must.
@@ -35,7 +36,7 @@ func clientFrames(sent []byte, limit int) []clientFrame {
 		if strings.IndexByte("QFXBCDEHPSdcf", sent[0]) < 0 {
 			return append(frames, clientFrame{kind: sent[0], bad: true})
 		}
-		frames = append(frames, clientFrame{kind: sent[0]})
+		frames = append(frames, clientFrame{kind: sent[0], empty: length == 4})
 		sent = sent[length+1:]
 	}
 	return frames
@@ -130,7 +131,9 @@ func (j *trial) frame(frame clientFrame, left []clientFrame) string {
 	case 'S', 'F':
 		return j.sync(left)
 	case 'H', 'd', 'c', 'f':
-		return ""
+		if frame.kind != 'H' || frame.empty {
+			return ""
+		}
 	}
 	want := map[byte]string{'P': "*pgproto3.ParseComplete", 'B': "*pgproto3.BindComplete", 'C': "*pgproto3.CloseComplete"}[frame.kind]
 	msg, err := j.next()
@@ -145,6 +148,8 @@ func (j *trial) frame(frame clientFrame, left []clientFrame) string {
 		return j.fatality(left)
 	}
 	switch frame.kind {
+	case 'H':
+		return fmt.Sprintf("a Flush with a body is answered by %T", msg)
 	case 'D':
 		return j.description(msg, left)
 	case 'E':
