@@ -285,6 +285,7 @@ func (c *copyIn) await() error {
 	}
 	return found
 }
+
 // insertBatch is how many rows Postgres reads before it inserts them
 // (MAX_BUFFERED_TUPLES): what is found wrong on insertion comes up that late.
 const insertBatch = 1000
