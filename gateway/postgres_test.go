@@ -122,7 +122,7 @@ func converse(t *testing.T, url, script string) []answered {
 		t.Fatal(err)
 	}
 	defer hijacked.Conn.Close()
-	if err := hijacked.Conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := hijacked.Conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	talk := &talk{t: t, front: hijacked.Frontend, conn: conn, nc: hijacked.Conn, config: config}
@@ -157,7 +157,7 @@ type talk struct {
 //	F|...              Bind with formats: bindFormats
 //	K|sql              Query, and a cancel
 //	R|n|line~line      these lines n times
-//	W                  everything up to the connection's end, or for a second
+//	W                  everything up to the connection's end, or for two seconds
 //	startup|version|name=value ...
 func (k *talk) line(line string) {
 	words := strings.Split(line, "|")
@@ -184,7 +184,7 @@ func (k *talk) line(line string) {
 			}
 		}
 	case "W":
-		if err := k.nc.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		if err := k.nc.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 			k.t.Fatal(err)
 		}
 		k.answers(1 << 20)
