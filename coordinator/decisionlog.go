@@ -58,8 +58,9 @@ type decisionLog struct {
 	clusterID      string
 	connectTimeout time.Duration
 
-	mu   sync.Mutex // guards conn: recovery, settling and questions share it
-	conn *logConn
+	mu    sync.Mutex // guards conn: recovery, settling and questions share it
+	conn  *logConn
+	again bool // conn is not the first
 }
 
 // logConn is one connection to the decision database.
@@ -67,6 +68,8 @@ type logConn struct {
 	pg        *pgconn.PgConn
 	warning   *pgconn.Notice // a warning that came with the current statement
 	server    serverIdentity
+	up        time.Duration // the server, when we connected
+	again     bool          // another connection was lost before this one
 	connected time.Time
 	prepared  map[string]string // statement text -> name, for the hot ones
 }
@@ -99,7 +102,8 @@ const logSetupSQL = `SET synchronous_commit=on; SET default_transaction_isolatio
  SET client_min_messages=warning; SET standard_conforming_strings=on; SET search_path=pg_catalog`
 
 const logVerifySQL = `SELECT c.id, pg_is_in_recovery()::text, s.system_identifier::text, ('x'||substr(pg_walfile_name(pg_current_wal_lsn()),1,8))::bit(32)::int::text,
- current_setting('synchronous_commit'), current_setting('transaction_isolation'), current_setting('fsync'), current_setting('full_page_writes')
+ current_setting('synchronous_commit'), current_setting('transaction_isolation'), current_setting('fsync'), current_setting('full_page_writes'),
+ (extract(epoch from clock_timestamp()-pg_postmaster_start_time())*1000000)::bigint::text
  FROM pgpact.cluster c, pg_control_system() s`
 
 // connect makes a connection and verifies where it ended and how it behaves.
@@ -142,7 +146,11 @@ func (l *decisionLog) connect(ctx context.Context) (*logConn, error) {
 	case row[6] != "on":
 		return fail(errors.New("runs with fsync=off: a decision would not survive a crash"))
 	}
-	c.server = serverIdentity{System: row[2], Timeline: row[3]}
+	up, err := strconv.ParseInt(row[8], 10, 64)
+	if err != nil {
+		return fail(err)
+	}
+	c.server, c.up = serverIdentity{System: row[2], Timeline: row[3]}, time.Duration(up)*time.Microsecond
 	c.connected = time.Now()
 	return c, nil
 }
@@ -234,7 +242,8 @@ func (l *decisionLog) do(ctx context.Context, f func(c *logConn) error) error {
 		if err != nil {
 			return err
 		}
-		l.conn = c
+		c.again = l.again
+		l.conn, l.again = c, true
 	}
 	return f(l.conn)
 }

@@ -27,12 +27,27 @@ type known struct {
 	alive     bool  // the epoch's gateway holds its lock
 	sameLog   bool  // this is the decision database the epoch began on
 	gateway   string
-	settled   bool // the connection is old enough that the living hold their locks again
+	settled   bool // the decision database has been there long enough that the living hold their locks again
 }
 
 // forgottenOrUnknown: nothing may be presumed of it.
 func (k known) forgottenOrUnknown(id participant.ID) bool {
 	return !k.epoch || id.Sequence <= k.forgotten
+}
+
+// settled tells whether the decision database has neither started nor been
+// promoted within the grace. A connection of that age has lived through neither.
+// A gateway that has just started has none, and believes the server instead: it
+// has been up for so long, and on the timeline on which the epoch began. Without
+// that, gateways that are restarted every two seconds never presumed anything,
+// and rows stayed locked. A connection that was lost may have been lost to a
+// crash in which the server's start time stays, so the next one has to wait.
+//
+// This is patience, not safety: who is presumed dead too early meets the abort
+// at its decision and tells its client so (I2).
+func (c *logConn) settled(sameLog bool, grace time.Duration) bool {
+	connected := time.Since(c.connected)
+	return connected >= grace || !c.again && sameLog && c.up+connected >= grace
 }
 
 // look reads what is known of ids.
@@ -56,8 +71,8 @@ func (l *decisionLog) look(ctx context.Context, ids []participant.ID, grace time
 				return err
 			}
 			k := known{gateway: row[7], epoch: row[2] == "true", alive: row[4] == "true",
-				sameLog: serverIdentity{System: row[5], Timeline: row[6]} == c.server,
-				settled: time.Since(c.connected) >= grace}
+				sameLog: serverIdentity{System: row[5], Timeline: row[6]} == c.server}
+			k.settled = c.settled(k.sameLog, grace)
 			if k.forgotten, err = strconv.ParseInt(row[3], 10, 64); err != nil {
 				return err
 			}

@@ -280,3 +280,25 @@ func TestCommitAfterStopAborts(t *testing.T) {
 	}
 	g.wantBalances(1000, 1000)
 }
+
+// How long to be patient is told by the connection's age, or, to a gateway that has just started, by the server's.
+func TestSettled(t *testing.T) {
+	const grace = time.Hour
+	for _, tc := range []struct {
+		connected, up  time.Duration
+		again, sameLog bool
+		want           bool
+	}{
+		{connected: 0, up: 2 * grace, sameLog: true, want: true},
+		{connected: 0, up: 2 * grace, sameLog: true, again: true, want: false}, // lost to a crash of the server's?
+		{connected: 0, up: 2 * grace, sameLog: false, want: false},             // promoted a moment ago?
+		{connected: 0, up: grace / 2, sameLog: true, want: false},
+		{connected: grace/2 + time.Minute, up: grace / 2, sameLog: true, want: true},
+		{connected: 2 * grace, again: true, want: true},
+	} {
+		c := &logConn{connected: time.Now().Add(-tc.connected), up: tc.up, again: tc.again}
+		if got := c.settled(tc.sameLog, grace); got != tc.want {
+			t.Errorf("%+v: %t", tc, got)
+		}
+	}
+}
