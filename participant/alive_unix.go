@@ -24,11 +24,12 @@ func Alive(nc net.Conn) bool {
 		return false
 	}
 	quiet := false
-	err = raw.Read(func(fd uintptr) bool {
+	// Control, not Read: a Read of somebody else's may be under way on it (pgconn
+	// leaves one behind after a slow write), and would be waited for.
+	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, _, errno := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		quiet = errno == syscall.EAGAIN || errno == syscall.EWOULDBLOCK
-		return true
 	})
 	return err == nil && quiet
 }

@@ -260,6 +260,12 @@ func (n *Node) connect(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, &ConnectError{Node: n.cfg.Name, Err: err}
 	}
+	// After a slow write (15 ms, which a busy machine makes of any) pgconn may have
+	// left a Read behind on the socket, which would take the first answer meant for us.
+	if err := pg.SyncConn(ctx); err != nil {
+		_ = pg.Close(ctx)
+		return nil, &ConnectError{Node: n.cfg.Name, Err: err}
+	}
 	hijacked, err := pg.Hijack()
 	if err != nil {
 		return nil, &ConnectError{Node: n.cfg.Name, Err: err}
