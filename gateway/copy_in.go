@@ -294,8 +294,8 @@ func (c *copyIn) place(p *piece) error {
 func (c *copyIn) placeByKey(value []byte, p *piece) error {
 	key := c.table.key()
 	text := string(value)
-	ok := true
 	if c.format.kind == binaryFormat {
+		var ok bool
 		if text, ok = binaryText(key.Type, value); !ok {
 			return c.refused(c.first, p, errMalformedRow)
 		}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/jackc/pgerrcode"
@@ -165,7 +166,7 @@ func (s *session) routePortal(p *portal) error {
 	}
 	var err error
 	p.route, err = s.gw.router.route(s.interrupt.context(), st.parsed, &bound, &s.routing)
-	if err != errParameterTypes {
+	if !errors.Is(err, errParameterTypes) {
 		return err
 	}
 	if err := s.describeStatement(st); err != nil {

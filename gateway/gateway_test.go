@@ -31,7 +31,6 @@ type stack struct {
 	nodes   []*participant.Node
 	url     string               // of the gateway
 	direct  map[string]*pgx.Conn // straight to the nodes, as a superuser
-	logged  *strings.Builder
 }
 
 // stackOptions change a stack.

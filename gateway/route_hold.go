@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/pgpact/pgpact/sqlparse"
@@ -238,7 +239,7 @@ func (e *evaluation) columnSet(sets joined, table int, candidates []int, column 
 	set, ok := sets[placeOf{i, column}]
 	if !ok {
 		held, err := e.heldTo(i, c)
-		if err == errParameterTypes {
+		if errors.Is(err, errParameterTypes) {
 			return nil, notAKey, err
 		}
 		if err != nil { // it is no shard key: what it compares with is its own affair

@@ -102,7 +102,7 @@ func (s *session) run() error {
 		err = s.handle(frame)
 		s.interrupt.leave()
 		switch {
-		case err == errTerminate:
+		case errors.Is(err, errTerminate):
 			return nil
 		case err != nil:
 			return err
@@ -128,7 +128,7 @@ func (s *session) wait() wait {
 // waitError is why the session ends while it waits.
 func (s *session) waitError(err error) error {
 	switch {
-	case err != errWaitTimeout:
+	case !errors.Is(err, errWaitTimeout):
 		return err
 	case s.state == idle:
 		return frontError("57P05", "terminating connection due to idle-session timeout")
