@@ -145,7 +145,7 @@ func (n *copyNode) take(c *copyIn, frame pgwire.Frame) {
 		n.ended = true
 	case 'E':
 		if n.failure == nil {
-			n.failure, n.line = n.located(c, refusedBy(n.branch, frame))
+			n.line, n.failure = n.located(c, refusedBy(n.branch, frame))
 		}
 	case 'N':
 		c.notice(n, frame)
@@ -158,14 +158,13 @@ func (n *copyNode) take(c *copyIn, frame pgwire.Frame) {
 
 // located is the error with the client's line number in the place of the
 // node's.
-func (n *copyNode) located(c *copyIn, err error) (error, uint64) {
+func (n *copyNode) located(c *copyIn, err error) (line uint64, located error) {
 	pgErr, ok := err.(*pgconn.PgError) //nolint:errorlint // just decoded
 	if !ok || c.whole {
-		return err, 0
+		return 0, err
 	}
-	where, line := n.clientWhere(c, pgErr.Where)
-	pgErr.Where = where
-	return pgErr, line
+	pgErr.Where, line = n.clientWhere(c, pgErr.Where)
+	return line, pgErr
 }
 
 func (n *copyNode) clientWhere(c *copyIn, where string) (string, uint64) {
@@ -304,10 +303,10 @@ func (n *copyNode) rank() uint64 {
 // stopped ends the COPY after the placing of a row has failed: at a node, whose
 // failure may not be the first, or because a node could not be enlisted.
 func (c *copyIn) stopped(err error) error {
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return nil
-	case errCopyEnded:
+	case errors.Is(err, errCopyEnded):
 		if failed := c.giveUp(); failed != nil {
 			return failed
 		}
