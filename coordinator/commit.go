@@ -22,6 +22,13 @@ var ErrAbortDecided = errors.New("the transaction was presumed aborted before it
 // asked to record the commit, and certainly was not.
 var ErrDecisionUnreachable = errors.New("the decision database cannot be reached")
 
+// errFailedAfterVote is how a connection was lost whose vote cannot count.
+var errFailedAfterVote = errors.New("the connection failed after the vote")
+
+// ErrShuttingDown is why, beside ErrDecisionUnreachable, a stopping gateway
+// decides nothing any more.
+var ErrShuttingDown = errors.New("the gateway is shutting down")
+
 // errRolledBackAtCommit: a plain COMMIT was answered with the tag ROLLBACK.
 var errRolledBackAtCommit = errors.New("the node rolled the transaction back at COMMIT")
 
@@ -144,7 +151,7 @@ func (t *Transaction) commitTwoPhase(writing []*participant.Branch) Result {
 		// has failed since may tell of a node that has lost the vote.
 		if votes[i].Yes && !b.StillWhole() {
 			votes[i].Yes = false
-			votes[i].Err = fmt.Errorf("node %q: the connection failed after the vote", b.Node().Name())
+			votes[i].Err = &participant.LostError{Node: b.Node().Name(), Err: errFailedAfterVote}
 		}
 	}
 	if err := firstNo(votes); err != nil {

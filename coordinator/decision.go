@@ -40,7 +40,7 @@ func (t *Transaction) decide(names []string) decided {
 		done:     make(chan decided, 1),
 	}
 	t.c.pass(pointDecisionHandedOver)
-	shuttingDown := decided{err: fmt.Errorf("%w: the gateway is shutting down", ErrDecisionUnreachable), unsent: true}
+	shuttingDown := decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, ErrShuttingDown), unsent: true}
 	select {
 	case t.c.decider.requests <- request:
 	case <-t.c.decider.stopped:

@@ -138,7 +138,14 @@ func coordinatorError(err error) *pgconn.PgError {
 	case errors.Is(err, coordinator.ErrAbortDecided):
 		return withHint(sqlError(pgerrcode.SerializationFailure, err.Error()), "The transaction can be repeated.")
 	case errors.Is(err, coordinator.ErrDecisionUnreachable):
-		return sqlError(pgerrcode.ConnectionFailure, err.Error())
+		// Not err's own words: they hold the database's address, and what its
+		// server said before anybody was authenticated.
+		pgErr := sqlError(pgerrcode.ConnectionFailure, coordinator.ErrDecisionUnreachable.Error())
+		pgErr.Detail = reachability(err)
+		if errors.Is(err, coordinator.ErrShuttingDown) {
+			pgErr.Detail = coordinator.ErrShuttingDown.Error()
+		}
+		return pgErr
 	}
 	return nil
 }
