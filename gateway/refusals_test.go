@@ -124,8 +124,6 @@ func TestRouteKinds(t *testing.T) {
 		{"ANALYZE", "0A000 ANALYZE is not supported"},
 		{"REINDEX TABLE accounts", "0A000 REINDEX"},
 		{"CHECKPOINT", "0A000 CHECKPOINT"},
-		{"COPY accounts FROM STDIN", "0A000 COPY"},
-		{"COPY (SELECT 1) TO STDOUT", "0A000 COPY"},
 		{"LOCK TABLE accounts", "0A000 LOCK TABLE"},
 		{"LISTEN x", "0A000 LISTEN"},
 		{"NOTIFY x", "0A000 NOTIFY"},

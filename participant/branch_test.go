@@ -278,8 +278,10 @@ func TestReleaseOfAnOpenBlockRollsBack(t *testing.T) {
 		if s := node.Stats(); s.Idle != 0 || s.InUse != 0 {
 			t.Errorf("%+v", s)
 		}
-		cluster.SuperExec("a", fmt.Sprintf("SELECT pg_cancel_backend(%d)", pid)) // it notices the closed socket when it answers
 		clustertest.WaitFor(t, "the server process is gone", wait, func() bool {
+			// It notices the closed socket when it answers. A cancel that came before its
+			// statement had begun was for nothing: another one, then.
+			cluster.SuperExec("a", fmt.Sprintf("SELECT pg_cancel_backend(%d)", pid))
 			return cluster.Value("a", fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE pid=%d", pid)) == "0"
 		})
 		if n := cluster.Value("a", "SELECT count(*) FROM accounts"); n != "0" {
