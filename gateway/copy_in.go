@@ -88,6 +88,10 @@ type copyIn struct {
 	// judge it is an error of the gateway's own.
 	instead error
 	judge   *copyNode
+
+	// marked is a last row with the end marker behind it. Postgres comes to it
+	// when the client has come to its end.
+	marked *piece
 }
 
 func (s *session) copyFrom(x *execution) error {
@@ -266,14 +270,16 @@ func (c *copyIn) place(p *piece) error {
 	row := p.data[:p.content]
 	switch {
 	case p.wrong:
-		judge := c.first
-		if c.styled != nil {
-			judge = c.styled
-		}
-		return c.refused(judge, p, errMalformedRow)
-	case p.content == 0 && len(p.data) > 0 && p.data[0] == '\\': // the end marker alone
+		return c.refused(c.judgeOfLines(), p, errMalformedRow)
+	case p.marker && p.content == 0:
 		return nil
-	case c.noKey:
+	case p.marker && c.marked == nil:
+		marked := *p
+		marked.data = bytes.Clone(p.data)
+		c.marked = &marked
+		return nil
+	}
+	if c.noKey {
 		return c.refused(c.first, p, nullKey(c.table))
 	}
 	value, state := c.key.read(row)

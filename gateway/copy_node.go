@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -25,6 +26,7 @@ type copyNode struct {
 	out    []byte // CopyData under way, its header reserved
 	lines  lineMap
 	styled bool // a line with its end has been added
+	begun  bool // what has been added last is the beginning of a row
 
 	ended   bool // ReadyForQuery has come, or the connection is lost
 	count   uint64
@@ -202,7 +204,7 @@ var (
 // aborted tells whether a failure is just the answer to copyAbort.
 func aborted(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pgErr.Code == "57014" && strings.HasSuffix(pgErr.Message, abortMessage)
+	return ok && pgErr.Code == pgerrcode.QueryCanceled && strings.HasSuffix(pgErr.Message, abortMessage)
 }
 
 // done ends the COPY as the client has: all rows are there.
@@ -211,6 +213,11 @@ func (c *copyIn) done() error {
 		c.split.end()
 		if err := c.pieces(); err != nil || c.instead != nil {
 			return err
+		}
+		if c.marked != nil {
+			if err := c.place(c.marked); err != nil {
+				return c.stopped(err)
+			}
 		}
 	}
 	if c.header != nil && c.format.kind == binaryFormat {
@@ -244,7 +251,7 @@ func (c *copyIn) finish() error {
 		case c.instead == nil || n == c.judge:
 			_ = n.flush(c, copyDone...) // its failure is kept
 		default:
-			_ = n.flush(c, copyAbort...)
+			n.abandon(c)
 		}
 	}
 	if err := c.await(); err != nil {
@@ -257,17 +264,30 @@ func (c *copyIn) finish() error {
 func (c *copyIn) giveUp() error {
 	for _, n := range c.nodes {
 		if n != nil {
-			_ = n.flush(c, copyAbort...)
+			n.abandon(c)
 		}
 	}
 	return c.await()
+}
+
+// abandon ends a node's COPY behind the rows that it has been given. Postgres
+// looks one byte behind a \r before it believes that the line is at its end, and
+// takes a row at its word only then: so it is given the beginning of another.
+func (n *copyNode) abandon(c *copyIn) {
+	if n.ended {
+		return
+	}
+	if n.styled && !n.begun {
+		_ = n.add(c, []byte{'x'}) // a failure is kept
+	}
+	_ = n.flush(c, copyAbort...)
 }
 
 // await waits for the end of every node's COPY. The error is the failure that
 // one Postgres would have met first.
 func (c *copyIn) await() error {
 	var found error
-	best := uint64(math.MaxUint64)
+	var first *copyNode
 	for _, n := range c.nodes {
 		if n == nil {
 			continue
@@ -278,8 +298,8 @@ func (c *copyIn) await() error {
 		if n.failure == nil || aborted(n.failure) {
 			continue
 		}
-		if rank := n.rank(); found == nil || rank < best {
-			found, best = n.failure, rank
+		if found == nil || n.earlier(first) {
+			found, first = n.failure, n
 		}
 	}
 	return found
@@ -289,15 +309,23 @@ func (c *copyIn) await() error {
 // (MAX_BUFFERED_TUPLES): what is found wrong on insertion comes up that late.
 const insertBatch = 1000
 
-func (n *copyNode) rank() uint64 {
+// earlier tells whether one Postgres would meet n's failure before other's.
+func (n *copyNode) earlier(other *copyNode) bool {
+	ours, theirs := n.discovered(), other.discovered()
+	return ours < theirs || ours == theirs && n.line < other.line
+}
+
+// discovered is twice the line at which Postgres meets the failure, and one more
+// if it does so behind it.
+func (n *copyNode) discovered() uint64 {
 	pgErr, ok := errors.AsType[*pgconn.PgError](n.failure)
 	switch {
 	case !ok || n.line == 0:
 		return math.MaxUint64
-	case pgErr.Code == "23505" || pgErr.Code == "23P01":
-		return (n.line/insertBatch+1)*insertBatch<<1 | 1
+	case pgErr.Code == pgerrcode.UniqueViolation || pgErr.Code == pgerrcode.ExclusionViolation:
+		return (n.line/insertBatch+1)*insertBatch*2 + 1
 	}
-	return n.line << 1
+	return n.line * 2
 }
 
 // stopped ends the COPY after the placing of a row has failed: at a node, whose
@@ -327,20 +355,31 @@ func (c *copyIn) abort(reason error) error {
 }
 
 // failedByClient ends the COPY with the error that the client has asked for,
-// unless a row before it is wrong.
+// unless a row before it is wrong. One node hears of the row begun, so that the
+// error says where Postgres is then.
 func (c *copyIn) failedByClient(message string) error {
+	n := c.judgeOfLines()
+	if begun := c.split.begun(); len(begun) > 0 && !c.whole && !n.ended {
+		n.begun = true
+		_ = n.add(c, begun) // a failure is kept
+	}
 	if err := c.giveUp(); err != nil {
 		return err
 	}
-	for _, n := range c.nodes {
-		if n == nil || !aborted(n.failure) {
-			continue
-		}
-		pgErr, _ := errors.AsType[*pgconn.PgError](n.failure)
-		pgErr.Message = strings.TrimSuffix(pgErr.Message, abortMessage) + message
-		return pgErr
+	pgErr, ok := errors.AsType[*pgconn.PgError](n.failure)
+	if !ok {
+		return sqlErrorf(pgerrcode.QueryCanceled, "COPY from stdin failed: %s", message)
 	}
-	return sqlErrorf("57014", "COPY from stdin failed: %s", message)
+	pgErr.Message = strings.TrimSuffix(pgErr.Message, abortMessage) + message
+	return pgErr
+}
+
+// judgeOfLines is a node that knows the lines' ends, if there is any.
+func (c *copyIn) judgeOfLines() *copyNode {
+	if c.styled != nil {
+		return c.styled
+	}
+	return c.first
 }
 
 // stop ends the feeds.

@@ -47,6 +47,7 @@ type piece struct {
 	data    []byte // with its line end; valid until the next feed
 	content int    // length of data without line end and marker
 	header  bool
+	marker  bool // it ends with \., the end of the data
 	// wrong: Postgres refuses the piece, or its line end, whatever the table is.
 	wrong bool
 	// The line numbers it takes: Postgres counts \n in quotes as lines, or \r
@@ -179,6 +180,14 @@ func (s *splitter) rest() (piece, bool) {
 	return p, ok
 }
 
+// begun is what there is of the row under way.
+func (s *splitter) begun() []byte {
+	if s.done {
+		return nil
+	}
+	return s.buf[s.start:]
+}
+
 func (s *splitter) nextText() (piece, bool) {
 	for s.at < len(s.buf) {
 		c := s.buf[s.at]
@@ -263,7 +272,7 @@ func (s *splitter) endMarker(text bool) (p piece, ok, known bool) {
 	}
 	eol := s.eol
 	p, ok = s.cut(s.at, after+1, wrong)
-	p.eol, s.done = eol, true
+	p.eol, p.marker, s.done = eol, true, true
 	return p, ok, true
 }
 
@@ -311,6 +320,9 @@ func (s *splitter) nextCSV() (piece, bool) {
 	return s.rest()
 }
 
+// maxAllocSize is Postgres's own limit for a value.
+const maxAllocSize = 1<<30 - 1
+
 func (s *splitter) nextBinary() (piece, bool, error) {
 	if !s.headed {
 		p, ok, err := s.nextBinaryHeader()
@@ -338,11 +350,9 @@ func (s *splitter) nextBinary() (piece, bool, error) {
 		}
 		length := int(int32(binary.BigEndian.Uint32(s.buf[s.at:])))
 		switch {
-		case length < -1:
-			p, ok := s.cut(s.at, s.at+4, true)
+		case length < -1, length >= maxAllocSize:
+			p, ok := s.cut(s.at+4, s.at+4, true)
 			return p, ok, nil
-		case length > s.limit || s.at-s.start+length > s.limit:
-			return piece{}, false, s.tooLong()
 		case len(s.buf)-s.at-4 < length:
 			return s.incomplete()
 		}
@@ -372,8 +382,6 @@ func (s *splitter) nextBinaryHeader() (piece, bool, error) {
 	case !isBinaryHeader(all) || extension < 0:
 		p, ok := s.cut(s.start+binaryHeader, s.start+binaryHeader, true)
 		return p, ok, nil
-	case extension > s.limit:
-		return piece{}, false, s.tooLong()
 	case len(all)-binaryHeader < extension:
 		return s.incomplete()
 	}
