@@ -308,8 +308,10 @@ func (r *fieldReader) forced(value, raw []byte, quoted bool) ([]byte, fieldState
 		return append(r.scratch[:0], r.format.null...), fieldValue
 	case state == fieldValue && r.forceNull && string(value) == r.format.null:
 		return nil, fieldNull
+	case state != fieldValue:
+		return nil, state
 	}
-	return value, state
+	return value, fieldValue
 }
 
 // readBinary walks the fields; the splitter has checked the lengths.

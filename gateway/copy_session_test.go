@@ -369,7 +369,7 @@ func testCopyCancel(t *testing.T, r *copyRig) {
 // socket holds, is listened to while it is written to.
 func testCopyNotices(t *testing.T, r *copyRig) {
 	function := `CREATE OR REPLACE FUNCTION talk() RETURNS trigger LANGUAGE plpgsql AS
-		$$ BEGIN RAISE NOTICE 'row % %', NEW.id, repeat('x', 500); RETURN NEW; END $$`
+		$$ BEGIN RAISE NOTICE 'row % %', NEW.id, repeat('x', 1500); RETURN NEW; END $$`
 	trigger := "CREATE TRIGGER talks BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION talk()"
 	for _, node := range r.nodes {
 		r.exec(t, node.Name(), function, trigger)
@@ -379,7 +379,8 @@ func testCopyNotices(t *testing.T, r *copyRig) {
 			r.exec(t, node.Name(), "DROP TRIGGER talks ON t")
 		}
 	}()
-	const rows = 30_000
+	const rows = 20_000
+	note := strings.Repeat("y", 3000)
 	notices, misplaced := 0, ""
 	client := r.client(t, func(config *pgconn.Config) {
 		config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
@@ -392,7 +393,7 @@ func testCopyNotices(t *testing.T, r *copyRig) {
 	})
 	var data bytes.Buffer
 	for i := range rows {
-		fmt.Fprintf(&data, "n\t%d\t\n", i)
+		fmt.Fprintf(&data, "n\t%d\t%s\n", i, note)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
