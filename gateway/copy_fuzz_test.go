@@ -130,6 +130,48 @@ func FuzzCopyField(f *testing.F) {
 	})
 }
 
+// TestFieldStates: what stands for NULL and, since PostgreSQL 16, for the
+// column's default, is told apart from the same text as a value.
+func TestFieldStates(t *testing.T) {
+	options := map[string]string{"null": "nil", "default": "def"}
+	text, err := formatOf(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csvOptions := map[string]string{"format": "CSV", "null": "nil", "default": "def", "force_null": "id,other"}
+	csv, err := formatOf(csvOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		format *copyFormat
+		column string
+		row    string
+		state  fieldState
+		value  string
+	}{
+		{&text, "id", "x\tdef\ty", fieldDefault, ""},
+		{&text, "id", "x\tnil", fieldNull, ""},
+		{&text, "id", "x\t\\def", fieldValue, "def"},
+		{&text, "id", "x\t\\nil", fieldValue, "\nil"},
+		{&text, "id", "x", fieldMissing, ""},
+		{&csv, "key", "x,def", fieldDefault, ""},
+		{&csv, "key", "x,\"def\"", fieldValue, "def"},
+		{&csv, "key", "x,nil", fieldNull, ""},
+		{&csv, "key", "x,\"nil\"", fieldValue, "nil"},
+		{&csv, "id", "x,\"nil\"", fieldNull, ""},
+		{&csv, "id", "x,\"nil", fieldMissing, ""},
+		{&csv, "id", "x,n\"i\"l", fieldNull, ""},
+		{&csv, "key", "x,n\"i\"l", fieldValue, "nil"},
+	} {
+		reader := newFieldReader(test.format, 1, test.column)
+		value, state := reader.read([]byte(test.row))
+		if state != test.state || string(value) != test.value {
+			t.Errorf("%q of %s: %q in state %d, want %q in %d", test.row, test.column, value, state, test.value, test.state)
+		}
+	}
+}
+
 // TestLineMap holds the map against a plain list.
 func TestLineMap(t *testing.T) {
 	for _, rows := range []int{0, 1, 100, 300_000} {

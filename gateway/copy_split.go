@@ -325,8 +325,7 @@ const maxAllocSize = 1<<30 - 1
 
 func (s *splitter) nextBinary() (piece, bool, error) {
 	if !s.headed {
-		p, ok, err := s.nextBinaryHeader()
-		return p, ok, err
+		return s.nextBinaryHeader()
 	}
 	if s.fields < 0 {
 		if len(s.buf)-s.start < 2 {

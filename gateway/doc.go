@@ -10,6 +10,9 @@
 //     and relay.go run one statement on its nodes and pass the answers on.
 //   - Transactions: block.go and savepoint.go are what a node that is enlisted
 //     in the middle must be told; commit.go is COMMIT as the client hears it.
+//   - COPY: copy_in.go places the rows of a COPY FROM STDIN, copy_split.go cuts
+//     them out of the data, copy_format.go reads their keys, copy_lines.go turns
+//     a node's line numbers into the client's; copy_out.go joins what nodes send.
 //   - Routing: catalog*.go is what the nodes' tables are, placement.go and
 //     keys.go where a key lives, route*.go where a statement runs; refusals.go
 //     holds the words of all refusals.

@@ -82,7 +82,7 @@ func newRouter(placement *Placement, catalogs *catalogHolder) *router {
 // something unknown.
 //
 // It is for Select, Insert, Update and Delete, for what stands around one
-// (Explain, DeclareCursor), and for all that is never run (DDL, COPY, LOCK, DO,
+// (Explain, DeclareCursor), and for all that is never run (DDL, LOCK, DO,
 // MERGE, ...), which it refuses. What a session does by itself (transaction
 // control, SET, SQL PREPARE and EXECUTE, FETCH, ...) is no business of the
 // router.
