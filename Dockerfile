@@ -22,7 +22,7 @@ FROM ${BASE_IMAGE}
 COPY --from=build /out/pgpact /usr/local/bin/pgpact
 # A number, not a name: Kubernetes can only check runAsNonRoot then.
 USER 10001:10001
-EXPOSE 6432
+EXPOSE 6432 6480
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["pgpact"]
 CMD ["serve", "--config", "/etc/pgpact/pgpact.yaml"]

@@ -15,7 +15,10 @@ export GOBIN := $(CURDIR)/.cache/bin
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(GOBIN)/golangci-lint-$(GOLANGCI_VERSION)
 FUZZTIME ?= 10s
-TEST_TIMEOUT ?= 20m
+# The unit tests of a package: gateway and coordinator take a quarter of an hour side by side on two busy cores.
+TEST_TIMEOUT ?= 40m
+# Clusters that are killed, frozen and cut off take their time, and CI's machine may be slow: this bounds a hang, not the work.
+INTEGRATION_TIMEOUT ?= 60m
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 
@@ -42,7 +45,14 @@ unit: ## Unit tests, with the race detector
 
 .PHONY: integration
 integration: ## Integration tests: real Postgres in containers, real gateway processes (RUN=regexp for some of them)
-	cd integration && ../scripts/gotest.sh -v -count=1 -p 1 -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') ./...
+	cd integration && ../scripts/gotest.sh -v -count=1 -p 1 -timeout $(INTEGRATION_TIMEOUT) $(if $(RUN),-run '$(RUN)') ./...
+
+# SEED repeats the choices of a run, which prints it. What a failing run leaves behind is in a directory that its last lines name.
+CHAOS_SECONDS = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),300)
+.PHONY: chaos
+chaos: deps ## 3 gateways, 3 nodes, 32 clients, a random fault every 1 to 3 s, then the checkers (SECONDS=300 SEED=number)
+	cd integration && PGPACT_TEST_CHAOS_SECONDS=$(CHAOS_SECONDS) PGPACT_TEST_SEED=$(SEED) \
+		../scripts/gotest.sh -v -count=1 -timeout $$(($(CHAOS_SECONDS) + 1200))s -run '^TestChaos$$' .
 
 .PHONY: drivers
 drivers: deps deps-drivers ## Every Postgres driver's script, compared with plain Postgres; writes docs/compatibility.md (DRIVER=regexp for some)
@@ -68,9 +78,23 @@ $(GOLANGCI):
 	GOBIN=$(GOBIN)/install go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(GOBIN)/install/golangci-lint $@
 
+.PHONY: vuln
+vuln: ## Known vulnerabilities in what pgpact is built of (needs vuln.go.dev, or PGPACT_VULNDB=URL; CI runs it)
+	scripts/govulncheck.sh
+
 .PHONY: bench
 bench: deps build ## pgbench against the gateway and one plain Postgres, and a table of ratios (BENCH_FLAGS="-seconds 5 ...")
 	go run ./bench $(BENCH_FLAGS)
+
+.PHONY: bench-reads
+bench-reads: deps build ## What atomic reads of all balances cost writers and readers, against reads per node
+	go run ./bench -reads $(BENCH_FLAGS)
+
+.PHONY: release
+release: ## The released files in bin/release: static binary, Debian package, list of its modules (SBOM)
+	scripts/build-release.sh bin/release/pgpact
+	scripts/sbom.sh bin/release/pgpact bin/release/pgpact.cdx.json
+	scripts/build-deb.sh bin/release/pgpact bin/release bin/release/pgpact.cdx.json
 
 .PHONY: image
 image: ## The container image, by the Dockerfile (needs a registry for its base images)

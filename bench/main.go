@@ -30,6 +30,7 @@ type options struct {
 	accounts  int
 	binary    string
 	selfTest  bool
+	reads     bool
 }
 
 func main() {
@@ -53,11 +54,19 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&opts.rounds, "rounds", 3, "rounds; the median counts")
 	flags.StringVar(&clients, "clients", "1,16,64", "numbers of clients")
 	flags.StringVar(&opts.workloads, "workloads", "", "only workloads whose name contains this, like select or transfer/simple")
-	flags.IntVar(&opts.accounts, "accounts", 20_000, "accounts, spread over the nodes by their hash")
+	flags.IntVar(&opts.accounts, "accounts", 0, "accounts, spread over the nodes by their hash (default 20,000, with -reads 1,008)")
 	flags.StringVar(&opts.binary, "pgpact", "bin/pgpact", "the program to measure")
 	flags.BoolVar(&opts.selfTest, "self-test", false, "measure a second plain Postgres instead of pgpact: all ratios should be 1")
+	flags.BoolVar(&opts.reads, "reads", false, "measure instead what readers of all balances cost, atomic against per_node")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
+	}
+	if opts.accounts == 0 {
+		opts.accounts = map[bool]int{true: readsAccounts, false: 20_000}[opts.reads]
+	}
+	if opts.reads && opts.selfTest {
+		fmt.Fprintln(os.Stderr, "bench: -self-test has no gateway to read through, so it does not go with -reads")
+		return opts, fmt.Errorf("bad flags")
 	}
 	for field := range strings.SplitSeq(clients, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(field))
@@ -95,6 +104,9 @@ func run(ctx context.Context, opts options) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if opts.reads {
+		return b.measureReads(ctx, os.Stdout)
 	}
 	cells := b.cells()
 	estimate := time.Duration(len(cells)*opts.rounds*2*(opts.seconds+1)) * time.Second

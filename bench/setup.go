@@ -73,9 +73,12 @@ func setUp(ctx context.Context, dir string, opts options) (*bench, error) {
 	return b, b.fill(ctx)
 }
 
-// startPlain starts servers with the very defaults that `pgpact demo` starts its own with.
+// demoSettings are what `pgpact demo` adds to the defaults of its servers, for several gateways. compareSettings fails when it is no longer so.
+var demoSettings = map[string]string{"max_prepared_transactions": "600", "max_connections": "600"}
+
+// startPlain starts servers with the very settings that `pgpact demo` starts its own with.
 func (b *bench) startPlain(ctx context.Context, binaries pgserver.Binaries, names []string) error {
-	set, err := pgserver.OpenSet(ctx, pgserver.SetConfig{Dir: filepath.Join(b.dir, "plain"), Binaries: binaries, Names: names})
+	set, err := pgserver.OpenSet(ctx, pgserver.SetConfig{Dir: filepath.Join(b.dir, "plain"), Binaries: binaries, Names: names, Settings: demoSettings})
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,16 @@ var ErrOutcomeUnknown = errors.New("the outcome of the commit is not known")
 // does not follow the client: every wait has a bound of its own, and what is
 // not finished at the bound is handed to recovery.
 func (t *Transaction) Commit() Result {
+	began, kind := time.Now(), t.kind(t.writingBranches())
+	result := t.commit()
+	t.timing.Total = time.Since(began)
+	t.c.cfg.Observer.TransactionEnded(kind, result.Outcome, t.timing.Total)
+	result.Timing = t.timing
+	return result
+}
+
+// commit is Commit but for what is told of it.
+func (t *Transaction) commit() Result {
 	defer t.End()
 	t.c.pass(pointCommitStart)
 	var writing, reading []*participant.Branch
@@ -124,10 +134,12 @@ func (t *Transaction) commitOnePhase(b *participant.Branch) Result {
 		return Result{Outcome: Unknown, Err: err}
 	}
 	t.c.pass(pointOnePhaseSent)
+	began := time.Now()
 	answer, err := b.ReceiveCommit(time.Now().Add(t.c.cfg.PrepareTimeout))
 	if err != nil {
 		return Result{Outcome: Unknown, Err: err}
 	}
+	t.phaseDone(PhaseCommit, b.Node().Name(), began)
 	t.c.pass(pointOnePhaseDone)
 	if !answer.Committed {
 		reason := errRolledBackAtCommit
@@ -143,6 +155,7 @@ func (t *Transaction) commitOnePhase(b *participant.Branch) Result {
 // prepared branches and no decision: presumed abort. A crash after it leaves a
 // decision and perhaps prepared branches: recovery commits them.
 func (t *Transaction) commitTwoPhase(writing []*participant.Branch) Result {
+	t.changing = changingFirst(writing) // in phase two (I9); gids and branch records tell of it
 	names := t.participants(writing)
 	votes, notices := t.prepare(writing, names)
 	for i, b := range writing {
@@ -160,16 +173,20 @@ func (t *Transaction) commitTwoPhase(writing []*participant.Branch) Result {
 	}
 	t.c.pass(pointVoted)
 
+	began := time.Now()
 	decided := t.decide(names)
+	t.phaseDone(PhaseDecide, "", began)
 	switch {
 	case decided.decision == Commit:
 		t.c.pass(pointDecided)
 		return Result{Outcome: Committed, Notices: notices, Unfinished: t.finish(writing)}
 	case decided.decision == Abort:
-		t.rollbackPrepared(writing, votes)
+		if !t.rollbackPrepared(writing, votes) {
+			t.c.handOver(t.id)
+		}
 		return Result{Outcome: Aborted, Err: decided.err, Notices: notices}
-	case decided.unsent:
-		// Nothing was handed over after all: giving up is ours to do (I4).
+	case decided.undecided:
+		// There is, and will be, no decision: giving up is ours to do (I4).
 		t.giveUp(writing, names, votes)
 		return Result{Outcome: Aborted, Err: decided.err, Notices: notices}
 	}
@@ -185,7 +202,7 @@ func (t *Transaction) prepare(writing []*participant.Branch, names []string) ([]
 		votes[i] = participant.Vote{Prepared: true, Err: err}
 	}
 	for i, b := range writing {
-		if err := b.SendPrepare(t.gid(b), names); err != nil {
+		if err := b.SendPrepare(t.gid(b), participant.BranchRecord{Participants: names, Role: t.role, Key: t.key}); err != nil {
 			missing(i, err)
 		}
 		if i == 0 {
@@ -194,6 +211,7 @@ func (t *Transaction) prepare(writing []*participant.Branch, names []string) ([]
 	}
 	t.c.pass(pointPrepareSent)
 	var notices []*pgconn.PgError
+	began := time.Now()
 	deadline := time.Now().Add(t.c.cfg.PrepareTimeout)
 	for i, b := range writing {
 		if votes[i].Err != nil {
@@ -204,6 +222,7 @@ func (t *Transaction) prepare(writing []*participant.Branch, names []string) ([]
 			missing(i, err)
 			continue
 		}
+		t.phaseDone(PhasePrepare, b.Node().Name(), began)
 		votes[i] = vote
 		notices = append(notices, vote.Notices...)
 		if i == 0 {
@@ -237,8 +256,12 @@ func firstNo(votes []participant.Vote) error {
 // later sweep finds it (off the client's path; until then it is presumed).
 func (t *Transaction) giveUp(writing []*participant.Branch, names []string, votes []participant.Vote) {
 	t.c.pass(pointVotedNo)
-	if !t.rollbackPrepared(writing, votes) || t.tracked {
+	certain := t.rollbackPrepared(writing, votes)
+	if !certain || t.tracked {
 		t.c.settleLater(t.id, names)
+	}
+	if !certain { // after the abort is on its way: it knows the participants, recovery would not
+		t.c.handOver(t.id)
 	}
 }
 
@@ -269,9 +292,6 @@ func (t *Transaction) rollbackPrepared(writing []*participant.Branch, votes []pa
 		certain = certain && (err == nil || errors.Is(err, participant.ErrGIDUnknown))
 	}
 	t.c.pass(pointRolledBack)
-	if !certain {
-		t.c.handOver(t.id)
-	}
 	return certain
 }
 
@@ -279,74 +299,107 @@ func (t *Transaction) rollbackPrepared(writing []*participant.Branch, votes []pa
 // that prepared. It returns the nodes that have not confirmed; recovery sees to
 // them. The transaction is committed whatever happens here.
 //
-// Branches that have only locked rows come last, in a round of their own: who
-// gets such a lock next must see, on every other node, what it protected. All in
-// one round, 400 of 2,000 increments under FOR UPDATE were lost.
+// Branches that have only locked rows come last, in a round of their own (I9).
+// All in one round, 400 of 2,000 increments under FOR UPDATE were lost. If a
+// changing branch is not known to have committed, there is no second round: the
+// locks stay, and recovery, which can wait, lets them go in order.
 func (t *Transaction) finish(writing []*participant.Branch) (unfinished []string) {
 	deadline := time.Now().Add(t.c.cfg.FinishTimeout)
-	errs := make([]error, len(writing))
-	var changing, locking []int
-	for i, b := range writing {
-		if b.OnlyLocks() {
-			locking = append(locking, i)
-		} else {
-			changing = append(changing, i)
+	changing, locking := writing[:t.changing], writing[t.changing:]
+	if len(changing) == 0 { // all have only locked: there is no order to keep
+		changing, locking = locking, nil
+	}
+	unfinished = t.commitPrepared(changing, roundOfChanges, deadline)
+	switch {
+	case len(locking) == 0:
+	case len(unfinished) == 0:
+		t.c.pass(pointLockOnly)
+		unfinished = t.commitPrepared(locking, roundOfLocks, deadline)
+	default:
+		for _, b := range locking {
+			unfinished = append(unfinished, t.leave(b, errLocksHeld))
 		}
 	}
-	t.commitPrepared(writing, changing, errs, deadline)
-	t.commitPrepared(writing, locking, errs, deadline)
 	t.c.pass(pointCommitted)
-	for i, b := range writing {
-		if errs[i] == nil || t.confirmedElsewhere(b, errs[i], deadline) {
-			continue
-		}
-		t.c.cfg.Logger.Warn("commit not finished, left to recovery",
-			"transaction", t.id.String(), "node", b.Node().Name(), "error", errs[i])
-		unfinished = append(unfinished, b.Node().Name())
-	}
 	if len(unfinished) == 0 {
-		t.c.finishLater(t.id)
+		t.c.finishLater(finishedMark{id: t.id, servers: finishedBy(writing)})
 	} else {
 		t.c.handOver(t.id)
 	}
 	return unfinished
 }
 
-// commitPrepared is one round of phase two, on the branches with these indexes.
-func (t *Transaction) commitPrepared(writing []*participant.Branch, round []int, errs []error, deadline time.Time) {
-	if len(round) == 0 {
-		return
-	}
-	for n, i := range round {
-		errs[i] = writing[i].SendCommitPrepared(t.gid(writing[i]))
-		if n == 0 {
-			t.c.pass(pointFirstCommitSent)
+// round names the fault points of one round of phase two.
+type round struct{ firstSent, sent, firstAnswered string }
+
+var (
+	roundOfChanges = round{pointFirstCommitSent, pointCommitSent, pointFirstCommitted}
+	roundOfLocks   = round{pointFirstLockOnlySent, pointLockOnlySent, pointFirstLockOnlyDone}
+)
+
+// commitPrepared is one round of phase two. It returns the nodes that have not
+// confirmed.
+func (t *Transaction) commitPrepared(branches []*participant.Branch, points round, deadline time.Time) (unfinished []string) {
+	errs, began := make([]error, len(branches)), time.Now()
+	for i, b := range branches {
+		errs[i] = b.SendCommitPrepared(t.gid(b))
+		if i == 0 {
+			t.c.pass(points.firstSent)
 		}
 	}
-	t.c.pass(pointCommitSent)
-	for n, i := range round {
+	t.c.pass(points.sent)
+	for i, b := range branches {
 		if errs[i] == nil {
-			errs[i] = writing[i].ReceiveFinish(true, deadline)
+			errs[i] = b.ReceiveFinish(true, deadline)
+			t.phaseDone(PhaseCommitPrepared, b.Node().Name(), began)
 		}
-		if n == 0 {
-			t.c.pass(pointFirstCommitted)
+		if i == 0 {
+			t.c.pass(points.firstAnswered)
 		}
 	}
+	for i, b := range branches {
+		if errs[i] != nil && !t.confirmedElsewhere(b, errs[i], deadline) {
+			unfinished = append(unfinished, t.leave(b, errs[i]))
+		}
+	}
+	return unfinished
 }
 
-// confirmedElsewhere: somebody else (another gateway's recovery) finished the
-// branch before us. Only its visible branch record proves that (I8).
+// leave leaves a branch whose commit is decided to recovery.
+func (t *Transaction) leave(b *participant.Branch, why error) (node string) {
+	t.c.cfg.Logger.Warn("commit not finished, left to recovery",
+		"transaction", t.id.String(), "node", b.Node().Name(), "error", why)
+	return b.Node().Name()
+}
+
+// confirmedElsewhere: somebody else (another gateway's recovery, or a reader that
+// waits for the branch) finished it before us, or is at it now. Only its visible
+// branch record proves that (I8).
 func (t *Transaction) confirmedElsewhere(b *participant.Branch, err error, deadline time.Time) bool {
+	for errors.Is(err, participant.ErrBusy) && time.Until(deadline) > busyPause {
+		time.Sleep(busyPause)
+		if err = b.SendCommitPrepared(t.gid(b)); err == nil {
+			err = b.ReceiveFinish(true, deadline)
+		}
+	}
+	if err == nil {
+		return true
+	}
 	if !errors.Is(err, participant.ErrGIDUnknown) {
 		return false
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	records, err := b.Node().BranchRecords(ctx, []participant.ID{t.id})
-	return err == nil && records[t.id]
+	_, committed := records[t.id]
+	return err == nil && committed
 }
+
+// busyPause is the rest before a branch that somebody else is finishing is tried
+// again.
+const busyPause = 2 * time.Millisecond
 
 // gid is the transaction's name at the branch's node.
 func (t *Transaction) gid(b *participant.Branch) participant.GID {
-	return participant.GID{Cluster: t.c.cfg.ClusterID, ID: t.id, Node: b.Node().Name()}
+	return participant.GID{Cluster: t.c.cfg.ClusterID, ID: t.id, Node: b.Node().Name(), After: t.after(b), KeyTag: t.keyTag}
 }

@@ -36,6 +36,9 @@ type Config struct {
 	// FinishTimeout bounds phase two (default 5 s); past it the client hears
 	// COMMIT with a warning and recovery takes over.
 	FinishTimeout time.Duration
+	// SnapshotTimeout bounds how long a read of several nodes waits for snapshots
+	// that show every transaction wholly or not at all (default 5 s).
+	SnapshotTimeout time.Duration
 	// InDoubtTimeout is how old a prepared branch without a decision must be
 	// before its abort is presumed although its gateway is alive (default 60 s).
 	// It must be longer than PrepareTimeout and DecisionTimeout together.
@@ -46,6 +49,9 @@ type Config struct {
 	// database nobody is presumed dead (default 2 s): the living need the time
 	// to take their locks again.
 	GraceAfterRestart time.Duration
+	// DeadlockTimeout is how long a statement waits for its node before the gateway
+	// looks for a deadlock that spans nodes (default 1 s, as in Postgres).
+	DeadlockTimeout time.Duration
 	// Retention is how long a finished decision is kept (default 24 h);
 	// KeyRetention is the same for one with an idempotency key (default 7 days).
 	Retention, KeyRetention time.Duration
@@ -53,6 +59,9 @@ type Config struct {
 	// FaultPoint, when not nil, is called with the name of every fault point
 	// that is passed. Tests and --crash-at use it.
 	FaultPoint func(name string)
+
+	// Observer, when not nil, is told what happens.
+	Observer Observer
 
 	Logger *slog.Logger
 }
@@ -72,14 +81,19 @@ func (cfg *Config) setDefaults() {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Observer == nil {
+		cfg.Observer = noObserver{}
+	}
 	setDefault(&cfg.SlotTimeout, 10*time.Second)
 	setDefault(&cfg.ConnectTimeout, 5*time.Second)
 	setDefault(&cfg.PrepareTimeout, 10*time.Second)
 	setDefault(&cfg.DecisionTimeout, 10*time.Second)
 	setDefault(&cfg.FinishTimeout, 5*time.Second)
+	setDefault(&cfg.SnapshotTimeout, 5*time.Second)
 	setDefault(&cfg.InDoubtTimeout, 60*time.Second)
 	setDefault(&cfg.SweepInterval, time.Second)
 	setDefault(&cfg.GraceAfterRestart, 2*time.Second)
+	setDefault(&cfg.DeadlockTimeout, time.Second)
 	setDefault(&cfg.Retention, 24*time.Hour)
 	setDefault(&cfg.KeyRetention, 7*24*time.Hour)
 }

@@ -17,11 +17,15 @@ type Coordinator struct {
 	nodes map[string]*participant.Node
 	slots chan struct{}
 
-	epoch   atomic.Pointer[epoch]
-	running idSet // ids of transactions this process is still working on
-	decider *decider
-	later   *laterQueue
-	recover *recoverer
+	epoch     atomic.Pointer[epoch]
+	epochHeld atomic.Bool // the epoch's lock was seen held a moment ago
+	active    activeSet
+	running   idSet // ids of transactions this process is still working on
+	decider   *decider
+	later     *laterQueue
+	recover   *recoverer
+	detect    *detector
+	barrier   *barrier
 
 	stop     context.CancelFunc
 	stopOnce sync.Once
@@ -48,6 +52,8 @@ func New(cfg Config) (*Coordinator, error) {
 	c.decider = newDecider(c)
 	c.later = newLaterQueue(c)
 	c.recover = newRecoverer(c)
+	c.detect = newDetector(c)
+	c.barrier = newBarrier(c)
 	return c, nil
 }
 
@@ -64,7 +70,9 @@ func (c *Coordinator) Start(ctx context.Context) error {
 	go c.decider.run() // waited for by its own channel: see Stop
 	c.wg.Go(func() { c.holdEpoch(background, conn) })
 	c.wg.Go(func() { c.later.run(background) })
+	c.wg.Go(func() { c.barrier.run(background) })
 	c.recover.start(background, &c.wg)
+	c.wg.Go(func() { c.detect.run(background) })
 	return nil
 }
 

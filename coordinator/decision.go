@@ -20,7 +20,10 @@ const maxBatch = 256
 type decided struct {
 	decision Decision
 	err      error // why not Commit
-	unsent   bool  // with NoDecision: nothing was ever sent, nobody can have decided
+	// undecided, with NoDecision: nothing was sent, or all of it was refused for
+	// certain. Nobody can have decided commit.
+	undecided bool
+	changed   bool // with NoDecision: the log is in another life than its key was asked in (decision_key.go)
 }
 
 // decisionRequest is a transaction, all of whose participants have voted yes.
@@ -28,19 +31,20 @@ type decisionRequest struct {
 	record
 	deadline time.Time
 	done     chan decided // buffered: the decider never waits for the asker
+	lost     bool         // an answer did not count: what was sent may be written
 }
 
-// decide hands the transaction over to the decider and waits, within
-// DecisionTimeout, for what is decided. From here on the outcome is not this
+// handToDecider hands the transaction over to the decider and waits, until the
+// deadline and a little, for what is decided. From here on the outcome is not this
 // goroutine's to choose.
-func (t *Transaction) decide(names []string) decided {
+func (t *Transaction) handToDecider(names []string, deadline time.Time) decided {
 	request := &decisionRequest{
-		record:   record{id: t.id, participants: names, role: t.role, key: t.key},
-		deadline: time.Now().Add(t.c.cfg.DecisionTimeout),
+		record:   record{id: t.id, participants: names, role: t.role, key: t.key, keyFreeIn: t.keyFree},
+		deadline: deadline,
 		done:     make(chan decided, 1),
 	}
 	t.c.pass(pointDecisionHandedOver)
-	shuttingDown := decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, ErrShuttingDown), unsent: true}
+	shuttingDown := decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, ErrShuttingDown), undecided: true}
 	select {
 	case t.c.decider.requests <- request:
 	case <-t.c.decider.stopped:
@@ -48,7 +52,7 @@ func (t *Transaction) decide(names []string) decided {
 	}
 	// The decider bounds its own waits by the deadline; the slack covers a
 	// statement that was under way at it.
-	timer := time.NewTimer(t.c.cfg.DecisionTimeout + t.c.cfg.ConnectTimeout)
+	timer := time.NewTimer(time.Until(deadline) + t.c.cfg.ConnectTimeout)
 	defer timer.Stop()
 	select {
 	case d := <-request.done:
@@ -158,17 +162,21 @@ func (d *decider) insert(batch []*decisionRequest) (rest []*decisionRequest) {
 	defer cancel()
 	if err := d.connect(ctx); err != nil {
 		for _, request := range batch {
-			request.done <- decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, err), unsent: true}
+			request.done <- decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, err), undecided: true}
 		}
 		return nil
 	}
 	d.c.pass(pointDecisionWriting)
-	written, err := d.conn.insertCommits(ctx, records)
+	written, err := d.conn.insertCommits(ctx, d.c.log.commitsSQL, records)
 	if err != nil {
+		for _, request := range batch {
+			request.lost = request.lost || !isRefused(err)
+		}
 		d.c.cfg.Logger.Warn("a batch of decisions was not confirmed, each is settled alone", "decisions", len(batch), "error", err)
 		return batch
 	}
 	d.c.pass(pointDecisionWritten)
+	d.c.cfg.Observer.DecisionsWritten(len(batch))
 	for _, request := range batch {
 		if written[request.id] {
 			request.done <- decided{decision: Commit}
@@ -196,20 +204,24 @@ func (d *decider) settle(request *decisionRequest) decided {
 			d.c.pass(pointDecisionWriting)
 			sent = true
 		}
-		decision, err := d.conn.settle(ctx, request.record, Commit)
+		decision, changed, err := d.conn.settleCommit(ctx, request.record)
 		switch {
+		case changed:
+			return decided{changed: true, undecided: !request.lost}
 		case err == nil:
 			d.c.pass(pointDecisionWritten)
+			d.c.cfg.Observer.DecisionsWritten(1)
 			return d.settled(request, decision)
 		case isRefused(err) && participant.SQLState(err) == "23505" && request.key != "":
 			return d.keyLost(ctx, request)
 		case isRefused(err):
 			return d.refused(ctx, request, err)
 		}
-		lastErr = err
+		lastErr, request.lost = err, true
 	}
 	if !sent {
-		return decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, lastErr), unsent: true}
+		// Without lastErr those before it in the batch have used up its time.
+		return decided{err: fmt.Errorf("%w: %w", ErrDecisionUnreachable, errors.Join(lastErr, ctx.Err())), undecided: true}
 	}
 	return decided{err: fmt.Errorf("%w: %w", ErrOutcomeUnknown, errors.Join(lastErr, ctx.Err()))}
 }
@@ -229,9 +241,14 @@ func (d *decider) settled(request *decisionRequest, decision Decision) decided {
 }
 
 // refused: the database said a certain no to this very row. After the
-// hand-over only a recorded abort may roll back a yes-voter (I4).
+// hand-over only a recorded abort may roll back a yes-voter, unless the database
+// refuses the abort as well (its disk is full) and every answer so far was such a
+// no: then no decision is written or under way, and giving up is ours again (I4).
 func (d *decider) refused(ctx context.Context, request *decisionRequest, reason error) decided {
 	decision, err := d.conn.settle(ctx, request.record, Abort)
+	if isRefused(err) && !request.lost {
+		return decided{err: reason, undecided: true}
+	}
 	if err != nil {
 		return decided{err: fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)}
 	}
@@ -245,14 +262,14 @@ func (d *decider) refused(ctx context.Context, request *decisionRequest, reason 
 // keyLost: another transaction has committed under the idempotency key.
 func (d *decider) keyLost(ctx context.Context, request *decisionRequest) decided {
 	answer := d.refused(ctx, request, nil)
-	if answer.decision != Abort {
+	if answer.decision != Abort && !answer.undecided {
 		return answer
 	}
-	winner, _, err := d.conn.byKey(ctx, request.role, request.key)
+	who, err := d.conn.byKey(ctx, request.role, request.key)
 	if err != nil {
 		d.c.cfg.Logger.Warn("winner of an idempotency key not read", "error", err)
 	}
-	answer.err = &KeyTakenError{Key: request.key, Winner: winner}
+	answer.err = &KeyTakenError{Key: request.key, Winner: who.winner}
 	return answer
 }
 
@@ -263,11 +280,11 @@ func (d *decider) connect(ctx context.Context) error {
 	if d.conn != nil && d.conn.fit() {
 		return nil
 	}
-	conn, err := d.c.log.connect(ctx)
+	conn, err := d.c.log.connect(ctx, "decisions")
 	if err != nil {
 		return err
 	}
-	if err := conn.prepare(ctx, insertCommitsSQL); err != nil {
+	if err := conn.prepare(ctx, d.c.log.commitsSQL); err != nil {
 		conn.close()
 		return err
 	}

@@ -133,7 +133,15 @@ func TestDecisionDatabaseDownAborts(t *testing.T) {
 		// When it is back, so are commits.
 		g.at(pointVoted, nil)
 		proxy.Mend()
-		wantOutcome(t, g.transfer(10).Commit(), Committed)
+		// The time for a decision is short here, and a busy machine may need more for the new connection.
+		clustertest.WaitFor(t, "a commit", time.Minute, func() bool {
+			result := g.transfer(10).Commit()
+			if result.Outcome != Committed {
+				wantOutcome(t, result, Aborted)
+			}
+			return result.Outcome == Committed
+		})
+		g.wantBalances(980, 1020)
 	})
 }
 

@@ -7,7 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -55,12 +55,16 @@ func isRefused(err error) bool {
 // synchronous_commit=off was gone after a crash, and a late commit succeeded).
 type decisionLog struct {
 	conf           *pgconn.Config
+	primary        *participant.Primary
 	clusterID      string
 	connectTimeout time.Duration
+	commitsSQL     string // insertCommitsSQL, but in tests that do it wrong
 
-	mu    sync.Mutex // guards conn: recovery, settling and questions share it
+	// What recovery, settling and questions share (logshared.go).
+	busy  chan struct{} // a lock on conn, of which a context can stop the wait
 	conn  *logConn
-	again bool // conn is not the first
+	again bool         // conn is not the first
+	made  atomic.Int64 // how many conn have been made
 }
 
 // logConn is one connection to the decision database.
@@ -87,14 +91,27 @@ func openDecisionLog(url, clusterID string, connectTimeout time.Duration) (*deci
 	if err != nil {
 		return nil, fmt.Errorf("decision database: %w", err)
 	}
-	conf.ConnectTimeout = connectTimeout
+	primary := &participant.Primary{}
+	primary.Among(conf, connectTimeout)
 	conf.RuntimeParams["client_encoding"] = "UTF8"
-	conf.RuntimeParams["application_name"] = "pgpact decisions"
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAliveConfig: net.KeepAliveConfig{
+	// The server's side of the keepalive below: when a gateway's machine vanishes,
+	// nothing else ends its session and with it the lock on its epoch. By default
+	// that takes two hours, in which its tracked transactions are "in progress".
+	for name, value := range map[string]string{
+		"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3", "tcp_user_timeout": "5000",
+	} {
+		if conf.RuntimeParams[name] == "" {
+			conf.RuntimeParams[name] = value
+		}
+	}
+	dialer := &net.Dialer{Timeout: conf.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3,
 	}}
 	conf.DialFunc = dialer.DialContext
-	return &decisionLog{conf: conf, clusterID: clusterID, connectTimeout: connectTimeout}, nil
+	return &decisionLog{
+		conf: conf, primary: primary, clusterID: clusterID, connectTimeout: connectTimeout, commitsSQL: insertCommitsSQL,
+		busy: make(chan struct{}, 1),
+	}, nil
 }
 
 const logSetupSQL = `SET synchronous_commit=on; SET default_transaction_isolation='read committed';
@@ -106,12 +123,14 @@ const logVerifySQL = `SELECT c.id, pg_is_in_recovery()::text, s.system_identifie
  (extract(epoch from clock_timestamp()-pg_postmaster_start_time())*1000000)::bigint::text
  FROM pgpact.cluster c, pg_control_system() s`
 
-// connect makes a connection and verifies where it ended and how it behaves.
-func (l *decisionLog) connect(ctx context.Context) (*logConn, error) {
+// connect makes a connection and verifies where it ended and how it behaves. People see its
+// purpose in pg_stat_activity.
+func (l *decisionLog) connect(ctx context.Context, purpose string) (*logConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.connectTimeout)
 	defer cancel()
 	c := &logConn{}
 	conf := l.conf.Copy()
+	conf.RuntimeParams["application_name"] = "pgpact " + purpose
 	conf.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { c.warning = n }
 	pg, err := pgconn.ConnectConfig(ctx, conf)
 	if err != nil {
@@ -145,6 +164,10 @@ func (l *decisionLog) connect(ctx context.Context) (*logConn, error) {
 		return fail(fmt.Errorf("synchronous_commit is %s and isolation is %s although set otherwise", row[4], row[5]))
 	case row[6] != "on":
 		return fail(errors.New("runs with fsync=off: a decision would not survive a crash"))
+	}
+	// Decisions made since a failover are not in its former primary, in which they would be presumed aborted (I2).
+	if err := l.primary.Believe(row[2], row[3]); err != nil {
+		return fail(err)
 	}
 	up, err := strconv.ParseInt(row[8], 10, 64)
 	if err != nil {
@@ -195,9 +218,7 @@ func (c *logConn) exec(ctx context.Context, sql string, args ...string) ([][]str
 	c.warning = nil
 	params := make([][]byte, len(args))
 	for i, a := range args {
-		if a != sqlNull {
-			params[i] = []byte(a)
-		}
+		params[i] = []byte(a)
 	}
 	var result *pgconn.Result
 	if name, ok := c.prepared[sql]; ok {
@@ -206,7 +227,8 @@ func (c *logConn) exec(ctx context.Context, sql string, args ...string) ([][]str
 		result = c.pg.ExecParams(ctx, sql, params, nil, nil, nil).Read()
 	}
 	if result.Err != nil {
-		if pgErr, ok := errors.AsType[*pgconn.PgError](result.Err); ok && pgErr.Severity == "ERROR" && !c.pg.IsClosed() && c.pg.TxStatus() == 'I' {
+		// Severity itself is in the server's language: FEHLER was no certain no.
+		if pgErr, ok := errors.AsType[*pgconn.PgError](result.Err); ok && pgErr.SeverityUnlocalized == "ERROR" && !c.pg.IsClosed() && c.pg.TxStatus() == 'I' {
 			return nil, errRefused{pgErr}
 		}
 		c.close()
@@ -229,48 +251,12 @@ func (c *logConn) exec(ctx context.Context, sql string, args ...string) ([][]str
 	return rows, nil
 }
 
-// sqlNull stands for NULL among exec's parameters. It cannot be a real value:
-// Postgres text holds no zero byte.
-const sqlNull = "\x00null"
-
-// do runs f on the shared connection, connecting if necessary.
-func (l *decisionLog) do(ctx context.Context, f func(c *logConn) error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn == nil || !l.conn.fit() {
-		c, err := l.connect(ctx)
-		if err != nil {
-			return err
-		}
-		c.again = l.again
-		l.conn, l.again = c, true
-	}
-	return f(l.conn)
-}
-
-// query is do for one statement.
-func (l *decisionLog) query(ctx context.Context, sql string, args ...string) (rows [][]string, err error) {
-	err = l.do(ctx, func(c *logConn) error {
-		rows, err = c.exec(ctx, sql, args...)
-		return err
-	})
-	return rows, err
-}
-
-func (l *decisionLog) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn != nil {
-		l.conn.close()
-		l.conn = nil
-	}
-}
-
 // record is a decision to be written.
 type record struct {
 	id           participant.ID
 	participants []string
 	role, key    string
+	keyFreeIn    logLife // of a commit with a key: in which life of the log the key was found to be free
 }
 
 // insertCommitsSQL writes a batch of commit decisions. The DELETE from the
@@ -286,7 +272,7 @@ const insertCommitsSQL = `WITH gate AS (DELETE FROM pgpact.gate)
 // insertCommits writes commit decisions for unkeyed transactions, which must be
 // sorted by id, and returns those it wrote. One that does not come back is not
 // aborted by that: the row that was in the way may be our own. It is settled.
-func (c *logConn) insertCommits(ctx context.Context, records []record) (map[participant.ID]bool, error) {
+func (c *logConn) insertCommits(ctx context.Context, sql string, records []record) (map[participant.ID]bool, error) {
 	var epochs, sequences, participants, roles []string
 	for _, r := range records {
 		epochs = append(epochs, strconv.FormatInt(r.id.Epoch, 10))
@@ -294,7 +280,7 @@ func (c *logConn) insertCommits(ctx context.Context, records []record) (map[part
 		participants = append(participants, arrayLiteral(r.participants))
 		roles = append(roles, r.role)
 	}
-	rows, err := c.exec(ctx, insertCommitsSQL, arrayLiteral(epochs), arrayLiteral(sequences), arrayLiteral(participants), arrayLiteral(roles))
+	rows, err := c.exec(ctx, sql, arrayLiteral(epochs), arrayLiteral(sequences), arrayLiteral(participants), arrayLiteral(roles))
 	if err != nil {
 		return nil, err
 	}
@@ -310,20 +296,18 @@ func (c *logConn) insertCommits(ctx context.Context, records []record) (map[part
 }
 
 const settleSQL = `WITH gate AS (DELETE FROM pgpact.gate)
- INSERT INTO pgpact.transactions(epoch,sequence,outcome,participants,role,idempotency_key)
- SELECT $1::bigint,$2::bigint,$3::text,$4::text[],$5::text,$6::text FROM pgpact.gateways g WHERE g.epoch=$1::bigint AND $2::bigint>g.forgotten
+ INSERT INTO pgpact.transactions(epoch,sequence,outcome,participants,role)
+ SELECT $1::bigint,$2::bigint,$3::text,$4::text[],$5::text FROM pgpact.gateways g WHERE g.epoch=$1::bigint AND $2::bigint>g.forgotten
  ON CONFLICT (epoch,sequence) DO UPDATE SET epoch=excluded.epoch RETURNING outcome`
 
 // settle is the one statement that ends every doubt: it records wish unless a
 // decision is there, and tells what is recorded then (I2). NoDecision means that
-// the epoch is not known or the sequence forgotten: touch nothing, report.
+// the epoch is not known or the sequence forgotten: touch nothing, report. A
+// commit with a key is settled by settleKeyed, or by restore if a branch record
+// proves it (keylog.go).
 func (c *logConn) settle(ctx context.Context, r record, wish Decision) (Decision, error) {
-	key := sqlNull
-	if wish == Commit && r.key != "" {
-		key = r.key
-	}
 	rows, err := c.exec(ctx, settleSQL, strconv.FormatInt(r.id.Epoch, 10), strconv.FormatInt(r.id.Sequence, 10),
-		wish.String(), arrayLiteral(r.participants), r.role, key)
+		wish.String(), arrayLiteral(r.participants), r.role)
 	if err != nil || len(rows) == 0 {
 		return NoDecision, err
 	}

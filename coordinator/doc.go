@@ -13,9 +13,9 @@
 //  2. The decision: one row in pgpact.transactions on the decision database,
 //     written by the decider (decision.go) in batches. The clean end of that
 //     message is the commit point.
-//  3. COMMIT PREPARED on every writing branch, in parallel; then the read-only
-//     branches are released; then the record is marked finished, off the
-//     client's path.
+//  3. COMMIT PREPARED on every writing branch, in parallel, those that have only
+//     locked rows after the others; then the read-only branches are released;
+//     then the record is marked finished, off the client's path.
 //
 // Whatever stops in between is finished by any gateway's recovery (recover.go)
 // from what is on disk: prepared branches, branch records and decisions.
@@ -28,7 +28,8 @@
 //	I3  No decision means abort (presumed abort), and whoever acts on that first
 //	    writes the abort, after looking for branch records.
 //	I4  A yes-voter is rolled back only when an abort is recorded, or when the
-//	    live coordinator gave up before handing over to the decider.
+//	    live coordinator gave up before anything was sent to the decision
+//	    database, or after this has refused everything that was.
 //	I5  Honest answers: COMMIT only when durable, ERROR only when surely
 //	    aborted, 08007 when not known.
 //	I6  A record is forgotten only when all participants have applied it, its
@@ -36,6 +37,16 @@
 //	I7  Recovery touches only our cluster's known epochs.
 //	I8  A branch record is visible on a node exactly when that branch is
 //	    committed there.
+//	I9  A branch that has only locked rows is committed when all branches of its
+//	    transaction that changed rows are seen to have committed, not before.
+//	I10 Nobody commits under an idempotency key that a branch record proves to be
+//	    used: that a key is free counts only in the life of the decision log in
+//	    which it was found, and where keys may have been lost, by every node's word.
+//
+// A person may force a heuristic outcome (resolve.go) where these forbid one.
+// It is recorded beside the decision before it is done, is never purged, and is
+// named by `pgpact check` and `pgpact transactions` from then on: who breaks I1 to I4
+// by hand shall at least not do so unnoticed.
 //
 // # Sources
 //

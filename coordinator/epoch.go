@@ -39,7 +39,7 @@ func (c *Coordinator) nextID() participant.ID {
 // beginEpoch connects, takes the lock of a new epoch and then registers it, in
 // this order: whoever sees the epoch sees it alive.
 func (c *Coordinator) beginEpoch(ctx context.Context) (*logConn, error) {
-	conn, err := c.log.connect(ctx)
+	conn, err := c.log.connect(ctx, "epoch")
 	if err != nil {
 		return nil, err
 	}
@@ -50,14 +50,15 @@ func (c *Coordinator) beginEpoch(ctx context.Context) (*logConn, error) {
 		err = fmt.Errorf("epoch %d is held by somebody else", e.number)
 	}
 	if err == nil {
-		_, err = conn.exec(ctx, `INSERT INTO pgpact.gateways(epoch,name,decision_system_identifier,decision_timeline)
-			VALUES($1::bigint,$2::text,$3::text,$4::integer)`, number, c.cfg.Name, conn.server.System, conn.server.Timeline)
+		_, err = conn.exec(ctx, `INSERT INTO pgpact.gateways(epoch,name,decision_system_identifier,decision_timeline,decision_table)
+			VALUES($1::bigint,$2::text,$3::text,$4::integer,`+placeSQL+`)`, number, c.cfg.Name, conn.server.System, conn.server.Timeline)
 	}
 	if err != nil {
 		conn.close()
 		return nil, err
 	}
 	c.epoch.Store(e)
+	c.epochHeld.Store(true)
 	c.cfg.Logger.Info("epoch begun", "epoch", e.number)
 	return conn, nil
 }
@@ -79,6 +80,7 @@ func (c *Coordinator) holdEpoch(ctx context.Context, conn *logConn) {
 		if err == nil {
 			continue
 		}
+		c.epochHeld.Store(false)
 		conn.close()
 		c.cfg.Logger.Warn("the lock on this gateway's epoch is lost", "error", err)
 		for ctx.Err() == nil {
@@ -92,5 +94,6 @@ func (c *Coordinator) holdEpoch(ctx context.Context, conn *logConn) {
 			pause(ctx, interval)
 		}
 	}
+	c.epochHeld.Store(false)
 	conn.close()
 }

@@ -19,12 +19,19 @@ type Scenario string
 const (
 	// TwoPhase: a transaction that wrote on two nodes commits.
 	TwoPhase Scenario = "two-phase commit"
+	// LockOnly: a transaction that wrote on two nodes, and has only locked a row
+	// on a third, commits.
+	LockOnly Scenario = "two-phase commit with a lock-only branch"
 	// OnePhase: a transaction that wrote on one node, in a block, commits.
 	OnePhase Scenario = "one-phase commit"
 	// VotedNo: a transaction over two nodes is refused by the second at PREPARE.
 	VotedNo Scenario = "a node votes no"
 	// RecoverCommit: recovery finds prepared branches whose commit is decided.
 	RecoverCommit Scenario = "recovery of a decided transaction"
+	// Reading: a SELECT reads several nodes at one instant.
+	Reading Scenario = "a read of several nodes"
+	// Helping: such a read meets a branch whose commit is decided.
+	Helping Scenario = "a read that meets a decided transaction"
 	// RecoverAbort: recovery finds prepared branches without a decision.
 	RecoverAbort Scenario = "recovery of an undecided transaction"
 )
@@ -48,6 +55,10 @@ const (
 	pointFirstCommitSent    = "first-commit-prepared-sent"
 	pointCommitSent         = "commit-prepared-sent"
 	pointFirstCommitted     = "first-commit-prepared-answered"
+	pointLockOnly           = "lock-only-round"
+	pointFirstLockOnlySent  = "first-lock-only-commit-prepared-sent"
+	pointLockOnlySent       = "lock-only-commit-prepared-sent"
+	pointFirstLockOnlyDone  = "first-lock-only-commit-prepared-answered"
 	pointCommitted          = "committed"
 	pointReleased           = "read-only-released"
 	pointFinishing          = "finishing"
@@ -59,6 +70,11 @@ const (
 	pointRecoverSettled     = "recovery-after-settle"
 	pointRecoverRollback    = "recovery-before-rollback-prepared"
 	pointRecoverRolledBack  = "recovery-after-rollback-prepared"
+	pointWindowLocked       = "window-locked"
+	pointWindowServed       = "window-served"
+	pointWindowReleased     = "window-released"
+	pointHelpCommit         = "reader-before-commit-prepared"
+	pointHelpCommitted      = "reader-after-commit-prepared"
 )
 
 // FaultPoints lists every fault point in protocol order. A test visits each
@@ -83,6 +99,10 @@ func FaultPoints() []FaultPoint {
 		{pointFirstCommitSent, Committed, TwoPhase},
 		{pointCommitSent, Committed, TwoPhase},
 		{pointFirstCommitted, Committed, TwoPhase},
+		{pointLockOnly, Committed, LockOnly},
+		{pointFirstLockOnlySent, Committed, LockOnly},
+		{pointLockOnlySent, Committed, LockOnly},
+		{pointFirstLockOnlyDone, Committed, LockOnly},
 		{pointCommitted, Committed, TwoPhase},
 		{pointReleased, Committed, TwoPhase},
 		{pointFinishing, Committed, TwoPhase},
@@ -94,6 +114,11 @@ func FaultPoints() []FaultPoint {
 		{pointRecoverSettled, Aborted, RecoverAbort},
 		{pointRecoverRollback, Aborted, RecoverAbort},
 		{pointRecoverRolledBack, Aborted, RecoverAbort},
+		{pointWindowLocked, Committed, Reading},
+		{pointWindowServed, Committed, Reading},
+		{pointWindowReleased, Committed, Reading},
+		{pointHelpCommit, Committed, Helping},
+		{pointHelpCommitted, Committed, Helping},
 	}
 }
 

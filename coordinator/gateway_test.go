@@ -153,6 +153,9 @@ func run(tx *Transaction, node *participant.Node, sql string) (rows []string, er
 	case strings.Contains(sql, " FOR "):
 		b.MarkLocks()
 	}
+	// A test that hangs says nothing: here it would be told which node did not answer.
+	b.Conn().SetDeadline(time.Now().Add(2 * time.Minute))
+	defer b.Conn().SetDeadline(time.Time{})
 	b.Query(sql)
 	if err := b.Send(); err != nil {
 		return nil, err

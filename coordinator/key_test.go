@@ -1,13 +1,16 @@
 package coordinator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgpact/pgpact/internal/clustertest"
 	"github.com/pgpact/pgpact/participant"
 )
 
@@ -123,5 +126,31 @@ func TestTrackedTransactionsLeaveARecord(t *testing.T) {
 				t.Errorf("outcome %v, %v", d, err)
 			}
 		})
+	}
+}
+
+// Questions that the decision database cannot answer say so: found by chaos, which was told of an internal error instead.
+func TestQuestionsWithoutDecisionDatabase(t *testing.T) {
+	cluster := newCluster(t, 1)
+	g := startGateway(t, cluster, nil)
+	cluster.Kill(clustertest.CoordinatorServer)
+	defer cluster.StartServer(clustertest.CoordinatorServer)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tx := g.begin()
+	defer tx.End()
+	if err := tx.SetIdempotencyKey(ctx, "role", "key"); !errors.Is(err, ErrDecisionUnreachable) {
+		t.Errorf("a key: %v", err)
+	}
+	if _, _, err := g.AskKey(ctx, "role", "key"); !errors.Is(err, ErrDecisionUnreachable) {
+		t.Errorf("whether a key has committed: %v", err)
+	}
+	if _, err := g.AskOutcome(ctx, participant.ID{Epoch: 1, Sequence: 1}); !errors.Is(err, ErrDecisionUnreachable) {
+		t.Errorf("an outcome: %v", err)
+	}
+	gone, giveUp := context.WithCancel(ctx)
+	giveUp()
+	if _, _, err := g.AskKey(gone, "role", "key"); errors.Is(err, ErrDecisionUnreachable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("a client that has given up: %v", err)
 	}
 }

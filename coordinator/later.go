@@ -29,7 +29,7 @@ type laterQueue struct {
 	working sync.Mutex // one batch at a time: at shutdown flush meets run
 
 	mu       sync.Mutex
-	finished []participant.ID
+	finished []finishedMark
 	aborts   []record
 }
 
@@ -39,10 +39,10 @@ func newLaterQueue(c *Coordinator) *laterQueue {
 
 // finishLater marks a committed transaction, confirmed by all its participants,
 // as finished.
-func (c *Coordinator) finishLater(id participant.ID) {
+func (c *Coordinator) finishLater(mark finishedMark) {
 	c.later.add(func(q *laterQueue) {
 		if len(q.finished) < laterLimit {
-			q.finished = append(q.finished, id)
+			q.finished = append(q.finished, mark)
 		}
 	})
 }
@@ -109,12 +109,12 @@ func (q *laterQueue) work(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, q.c.cfg.ConnectTimeout+q.c.cfg.FinishTimeout)
 	defer cancel()
 	q.mu.Lock()
-	finished := slices.Clone(q.finished[:min(len(q.finished), 1000)])
+	finished, by := together(q.finished, 1000)
 	aborts := slices.Clone(q.aborts[:min(len(q.aborts), 1000)])
 	q.mu.Unlock()
 	if len(finished) > 0 {
 		q.c.pass(pointFinishing)
-		if err := q.c.log.finish(ctx, finished); err != nil {
+		if _, err := q.c.markFinished(ctx, finished, by); err != nil {
 			return err
 		}
 		q.c.pass(pointFinished)

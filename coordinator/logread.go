@@ -57,9 +57,10 @@ func (l *decisionLog) look(ctx context.Context, ids []participant.ID, grace time
 		return found, nil
 	}
 	epochs, sequences := idArrays(ids)
-	err := l.do(ctx, func(c *logConn) error {
+	err := l.do(ctx, func(ctx context.Context, c *logConn) error {
 		rows, err := c.exec(ctx, `WITH `+aliveSQL+` SELECT u.e::text||'/'||u.s::text, coalesce(t.outcome,''), (g.epoch IS NOT NULL)::text, coalesce(g.forgotten,0)::text,
- (u.e IN (SELECT epoch FROM alive))::text, coalesce(g.decision_system_identifier,''), coalesce(g.decision_timeline::text,''), coalesce(g.name,'')
+ (u.e IN (SELECT epoch FROM alive))::text, coalesce(g.decision_system_identifier,''), coalesce(g.decision_timeline::text,''), coalesce(g.name,''),
+ coalesce(g.decision_table,`+placeSQL+`), `+placeSQL+`
  FROM unnest($1::bigint[],$2::bigint[]) u(e,s)
  LEFT JOIN pgpact.transactions t ON t.epoch=u.e AND t.sequence=u.s LEFT JOIN pgpact.gateways g ON g.epoch=u.e`, epochs, sequences)
 		if err != nil {
@@ -71,7 +72,7 @@ func (l *decisionLog) look(ctx context.Context, ids []participant.ID, grace time
 				return err
 			}
 			k := known{gateway: row[7], epoch: row[2] == "true", alive: row[4] == "true",
-				sameLog: serverIdentity{System: row[5], Timeline: row[6]} == c.server}
+				sameLog: logLife{serverIdentity{System: row[5], Timeline: row[6]}, row[8]} == logLife{c.server, row[9]}}
 			k.settled = c.settled(k.sameLog, grace)
 			if k.forgotten, err = strconv.ParseInt(row[3], 10, 64); err != nil {
 				return err
@@ -90,43 +91,51 @@ func (l *decisionLog) look(ctx context.Context, ids []participant.ID, grace time
 
 // settle is logConn.settle on the shared connection.
 func (l *decisionLog) settle(ctx context.Context, r record, wish Decision) (decision Decision, err error) {
-	err = l.do(ctx, func(c *logConn) error {
+	err = l.do(ctx, func(ctx context.Context, c *logConn) error {
 		decision, err = c.settle(ctx, r, wish)
 		return err
 	})
 	return decision, err
 }
 
-// byKey finds the committed transaction that bears the key.
-func (c *logConn) byKey(ctx context.Context, role, key string) (id participant.ID, found bool, err error) {
-	rows, err := c.exec(ctx, "SELECT epoch::text||'/'||sequence::text FROM pgpact.transactions WHERE role=$1::text AND idempotency_key=$2::text", role, key)
-	if err != nil || len(rows) == 0 {
-		return participant.ID{}, false, err
+// settleManySQL is settleSQL for several transactions without a key. In the order of their ids, so that two of these, and the decider's
+// batches, cannot deadlock.
+const settleManySQL = `WITH gate AS (DELETE FROM pgpact.gate)
+ INSERT INTO pgpact.transactions(epoch,sequence,outcome,participants,role)
+ SELECT u.e,u.s,$3::text,u.p::text[],'' FROM unnest($1::bigint[],$2::bigint[],$4::text[]) u(e,s,p)
+ JOIN pgpact.gateways g ON g.epoch=u.e AND u.s>g.forgotten ORDER BY u.e,u.s
+ ON CONFLICT (epoch,sequence) DO UPDATE SET epoch=excluded.epoch RETURNING epoch::text||'/'||sequence::text, outcome`
+
+// settleMany is settle for several at once. One that is missing from the answer
+// is forgotten, or of an epoch that is not known: touch nothing, report.
+func (l *decisionLog) settleMany(ctx context.Context, records []record, wish Decision) (map[participant.ID]Decision, error) {
+	if len(records) == 0 {
+		return map[participant.ID]Decision{}, nil
 	}
-	id, err = participant.ParseID(rows[0][0])
-	return id, err == nil, err
-}
-
-func (l *decisionLog) byKey(ctx context.Context, role, key string) (id participant.ID, found bool, err error) {
-	err = l.do(ctx, func(c *logConn) error {
-		id, found, err = c.byKey(ctx, role, key)
-		return err
-	})
-	return id, found, err
-}
-
-// finish marks decisions as applied by all their participants.
-func (l *decisionLog) finish(ctx context.Context, ids []participant.ID) error {
-	if len(ids) == 0 {
-		return nil
+	ids, participants := make([]participant.ID, len(records)), make([]string, len(records))
+	for i, r := range records {
+		ids[i], participants[i] = r.id, arrayLiteral(r.participants)
 	}
 	epochs, sequences := idArrays(ids)
-	_, err := l.query(ctx, `UPDATE pgpact.transactions t SET finished_at=clock_timestamp() FROM unnest($1::bigint[],$2::bigint[]) u(e,s)
- WHERE t.epoch=u.e AND t.sequence=u.s AND t.finished_at IS NULL`, epochs, sequences)
-	return err
+	rows, err := l.query(ctx, settleManySQL, epochs, sequences, wish.String(), arrayLiteral(participants))
+	if err != nil {
+		return nil, err
+	}
+	settled := make(map[participant.ID]Decision, len(rows))
+	for _, row := range rows {
+		id, err := participant.ParseID(row[0])
+		if err != nil {
+			return nil, err
+		}
+		if settled[id], err = parseDecision(row[1]); err != nil {
+			return nil, err
+		}
+	}
+	return settled, nil
 }
 
-// unfinished is a decision that is not known to be applied everywhere.
+// unfinished is a decision that is not known to be applied everywhere, or one
+// that a person forced.
 type unfinished struct {
 	id           participant.ID
 	decision     Decision
@@ -134,22 +143,37 @@ type unfinished struct {
 	alive        bool
 	gateway      string
 	age          time.Duration
+	forced       string // what a person forced
+	finished     bool
 }
+
+// Which decisions decidedAfter lists. Each has a partial index.
+const (
+	whereUnfinished = "t.finished_at IS NULL"
+	whereForced     = "t.heuristic IS NOT NULL"
+)
 
 // unfinishedAfter lists unfinished decisions in order of their ids, at most
 // limit, beginning after an id.
 func (l *decisionLog) unfinishedAfter(ctx context.Context, after participant.ID, limit int) ([]unfinished, error) {
+	return l.decidedAfter(ctx, whereUnfinished, after, limit)
+}
+
+// decidedAfter lists decisions of one kind in order of their ids, at most
+// limit, beginning after an id.
+func (l *decisionLog) decidedAfter(ctx context.Context, which string, after participant.ID, limit int) ([]unfinished, error) {
 	rows, err := l.query(ctx, `WITH `+aliveSQL+` SELECT t.epoch::text||'/'||t.sequence::text, t.outcome, array_to_string(t.participants,','),
- (t.epoch IN (SELECT epoch FROM alive))::text, coalesce(g.name,''), (extract(epoch from clock_timestamp()-t.decided_at)*1000000)::bigint::text
+ (t.epoch IN (SELECT epoch FROM alive))::text, coalesce(g.name,''), (extract(epoch from clock_timestamp()-t.decided_at)*1000000)::bigint::text,
+ coalesce(t.heuristic,''), (t.finished_at IS NOT NULL)::text
  FROM pgpact.transactions t LEFT JOIN pgpact.gateways g ON g.epoch=t.epoch
- WHERE t.finished_at IS NULL AND (t.epoch,t.sequence)>($1::bigint,$2::bigint) ORDER BY t.epoch,t.sequence LIMIT $3::bigint`,
+ WHERE `+which+` AND (t.epoch,t.sequence)>($1::bigint,$2::bigint) ORDER BY t.epoch,t.sequence LIMIT $3::bigint`,
 		strconv.FormatInt(after.Epoch, 10), strconv.FormatInt(after.Sequence, 10), strconv.Itoa(limit))
 	if err != nil {
 		return nil, err
 	}
 	list := make([]unfinished, len(rows))
 	for i, row := range rows {
-		u := unfinished{alive: row[3] == "true", gateway: row[4]}
+		u := unfinished{alive: row[3] == "true", gateway: row[4], forced: row[6], finished: row[7] == "true"}
 		if u.id, err = participant.ParseID(row[0]); err != nil {
 			return nil, err
 		}
@@ -169,27 +193,11 @@ func (l *decisionLog) unfinishedAfter(ctx context.Context, after participant.ID,
 	return list, nil
 }
 
-// noteNode records what a node's server says of itself. If that has changed, a
-// failover or a restore has happened and may have lost or undone commits: the
-// node's finished decisions within retention are unfinished again until they
-// have been seen there. Returns whether it had changed.
-func (l *decisionLog) noteNode(ctx context.Context, name string, system, timeline string, retention time.Duration) (changed bool, err error) {
-	rows, err := l.query(ctx, `WITH was AS (SELECT system_identifier, timeline FROM pgpact.nodes WHERE name=$1::text),
- noted AS (INSERT INTO pgpact.nodes(name,system_identifier,timeline,seen_at) VALUES($1::text,$2::text,$3::integer,clock_timestamp())
-  ON CONFLICT (name) DO UPDATE SET system_identifier=excluded.system_identifier, timeline=excluded.timeline, seen_at=excluded.seen_at),
- again AS (UPDATE pgpact.transactions t SET finished_at=NULL FROM was WHERE was.system_identifier IS NOT NULL
-  AND (was.system_identifier,was.timeline) IS DISTINCT FROM ($2::text,$3::integer)
-  AND t.finished_at>clock_timestamp()-($4::text||' seconds')::interval AND (t.participants @> ARRAY[$1::text] OR t.participants='{}'))
- SELECT (was.system_identifier IS NOT NULL AND (was.system_identifier,was.timeline) IS DISTINCT FROM ($2::text,$3::integer))::text FROM was`,
-		name, system, timeline, strconv.FormatInt(int64(retention.Seconds()), 10))
-	if err != nil {
-		return false, err
-	}
-	return len(rows) == 1 && rows[0][0] == "true", nil
-}
-
-// idArrays spells ids as two parallel bigint[] literals, sorted by id.
+// idArrays spells ids as two parallel bigint[] literals, in the order given.
 func idArrays(ids []participant.ID) (epochs, sequences string) {
+	if len(ids) == 0 {
+		return "{}", "{}"
+	}
 	var e, s strings.Builder
 	for i, id := range ids {
 		separator := byte(',')

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,8 @@ func TestAskOutcomeOfADeadGatewaysTransaction(t *testing.T) {
 	if !errors.Is(result.Err, ErrAbortDecided) {
 		t.Errorf("%v", result.Err)
 	}
+	// The other's sweep may have taken a branch out of the session's hands: then it is the one that ends it.
+	clustertest.WaitFor(t, "nothing is prepared", 20*time.Second, func() bool { return len(cluster.Prepared()) == 0 })
 }
 
 // Nobody is presumed dead right after the decision database has come back.
@@ -118,6 +121,22 @@ func TestNobodyIsPresumedDeadInTheGrace(t *testing.T) {
 	}
 	proxy.Mend()
 	wantOutcome(t, s.end(), Committed)
+}
+
+// A recorded abort is applied at once, though the gateway lives: nothing of its owner's is under way any more
+// that could end otherwise.
+func TestRecoveryAppliesALiveGatewaysAbortAtOnce(t *testing.T) {
+	cluster := newCluster(t, 2)
+	a := startGateway(t, cluster, func(c *Config) { c.SweepInterval = time.Hour })
+	s := a.stopAt(pointVoted)
+	b := other(t, cluster, func(c *Config) { c.FinishTimeout = time.Hour })
+	a.insertDecision(s.id, "aborted")
+	clustertest.WaitFor(t, "the branches are rolled back", 10*time.Second, func() bool {
+		b.sweeps(1)
+		return len(cluster.Prepared()) == 0
+	})
+	wantOutcome(t, s.end(), Aborted)
+	a.wantBalances(1000, 1000)
 }
 
 // Older than in_doubt_timeout, a prepared branch is presumed aborted although its gateway lives; which then
@@ -162,7 +181,8 @@ func TestDamageIsReported(t *testing.T) {
 		t.Errorf("record %q", got)
 	}
 	list, err := b.Transactions(t.Context())
-	if err != nil || len(list) != 1 || list[0].State != "unfinished" || list[0].Decision != "committed" {
+	if err != nil || len(list) != 1 || list[0].State != StateDamaged || list[0].Decision != "committed" ||
+		!slices.Equal(list[0].Damaged, []string{"b"}) || list[0].Nodes["b"] != NodeLost {
 		t.Errorf("%+v, %v", list, err)
 	}
 	proxy.Mend()

@@ -2,7 +2,9 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,31 +50,76 @@ func (c *Coordinator) presume(ctx context.Context, candidates []doubtful) (map[p
 		return decisions, nil
 	}
 	proven, silent := c.branchRecords(ctx, open)
+	wishes := map[Decision][]record{}
 	for _, id := range open {
-		wish := Abort
 		switch {
-		case len(proven[id]) > 0:
-			wish = Commit
+		case len(proven[id].nodes) > 0:
+			// What is settled as committed names its participants like any other: else a
+			// node that has lost its branch would not be missed.
+			proof := proven[id]
+			wishes[Commit] = append(wishes[Commit], record{id: id, participants: proof.participants, role: proof.role, key: proof.key})
 		case len(silent) > 0 && !looked[id].sameLog:
 			// The log may have lost the decision, and the node that cannot be asked
 			// may hold the proof.
 			c.cfg.Logger.Warn("abort not presumed: the decision database has changed and a node cannot be asked",
 				"transaction", id.String(), "nodes", silent)
-			continue
+		default:
+			wishes[Abort] = append(wishes[Abort], record{id: id})
 		}
-		c.pass(pointRecoverSettle)
-		decision, err := c.log.settle(ctx, record{id: id}, wish)
-		if err != nil {
-			return decisions, err
+	}
+	for wish, records := range wishes {
+		for batch := range slices.Chunk(records, settleBatch) {
+			if err := c.settlePresumed(ctx, batch, wish, looked, decisions); err != nil {
+				return decisions, err
+			}
 		}
-		c.pass(pointRecoverSettled)
-		if decision == NoDecision {
-			continue // forgotten or unknown meanwhile
-		}
-		c.cfg.Logger.Info("transaction settled by recovery", "transaction", id.String(), "wish", wish.String(), "decision", decision.String())
-		decisions[id] = decision
 	}
 	return decisions, nil
+}
+
+// settleBatch is how many presumptions are written in one statement: a dead
+// gateway may leave thousands, and one flush for each would take seconds.
+const settleBatch = 250
+
+// settlePresumed settles transactions of one wish, and adds what is decided of
+// them now, whatever the wish was. One that is not added has been forgotten or
+// belongs to an epoch that is not known.
+func (c *Coordinator) settlePresumed(ctx context.Context, records []record, wish Decision, looked map[participant.ID]known, decisions map[participant.ID]Decision) error {
+	c.pass(pointRecoverSettle)
+	var keyed, unkeyed []record
+	for _, r := range records {
+		if r.key != "" {
+			keyed = append(keyed, r)
+		} else {
+			unkeyed = append(unkeyed, r)
+		}
+	}
+	settled, err := c.log.settleMany(ctx, unkeyed, wish)
+	if err != nil {
+		return err
+	}
+	for _, r := range keyed { // each may meet its key in use, and must not take others with it
+		decision, err := c.restore(ctx, r.id, participant.BranchRecord{Participants: r.participants, Role: r.role, Key: r.key})
+		if err != nil {
+			return err
+		}
+		if decision != NoDecision {
+			settled[r.id] = decision
+		}
+	}
+	c.pass(pointRecoverSettled)
+	for _, r := range records {
+		id := r.id
+		decision, ok := settled[id]
+		if !ok {
+			continue
+		}
+		decisions[id] = decision
+		c.cfg.Observer.Recovered(RecoveryAction{What: settledAs(decision), ID: id, Count: 1})
+		c.cfg.Logger.Info("transaction settled by recovery", "transaction", id.String(), "wish", wish.String(), "decision", decision.String(),
+			"gateway", looked[id].gateway, "gateway_alive", looked[id].alive)
+	}
+	return nil
 }
 
 // mayPresume: is it time to presume anything of an undecided transaction?
@@ -98,10 +145,18 @@ func (c *Coordinator) notBegun(id participant.ID) bool {
 	return id.Epoch == e.number && id.Sequence > e.next.Load()
 }
 
+// proof is what the visible branch records of a transaction tell: that it is
+// committed (I8).
+type proof struct {
+	nodes        []string // those that show the record
+	participants []string // as the records name them: the branches that changed rows first
+	role, key    string   // under which it has committed, as the records say
+}
+
 // branchRecords asks every node, in parallel, which of ids have committed
 // there. silent are the nodes of which it cannot be known.
-func (c *Coordinator) branchRecords(ctx context.Context, ids []participant.ID) (proven map[participant.ID][]string, silent []string) {
-	proven = map[participant.ID][]string{}
+func (c *Coordinator) branchRecords(ctx context.Context, ids []participant.ID) (proven map[participant.ID]proof, silent []string) {
+	proven = map[participant.ID]proof{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, node := range c.cfg.Nodes {
@@ -117,8 +172,8 @@ func (c *Coordinator) branchRecords(ctx context.Context, ids []participant.ID) (
 				silent = append(silent, node.Name())
 				return
 			}
-			for id := range records {
-				proven[id] = append(proven[id], node.Name())
+			for id, r := range records {
+				proven[id] = proof{nodes: append(proven[id].nodes, node.Name()), participants: r.Participants, role: r.Role, key: r.Key}
 			}
 		})
 	}
@@ -149,7 +204,7 @@ func (c *Coordinator) AskOutcome(ctx context.Context, id participant.ID) (Decisi
 	for {
 		looked, err := c.log.look(ctx, []participant.ID{id}, c.cfg.GraceAfterRestart)
 		if err != nil {
-			return NoDecision, err
+			return NoDecision, unanswered(ctx, err)
 		}
 		k := looked[id]
 		switch {
@@ -164,7 +219,7 @@ func (c *Coordinator) AskOutcome(ctx context.Context, id participant.ID) (Decisi
 		}
 		decisions, err := c.presume(ctx, []doubtful{{id: id}})
 		if err != nil {
-			return NoDecision, err
+			return NoDecision, unanswered(ctx, err)
 		}
 		if d := decisions[id]; d != NoDecision {
 			return d, nil
@@ -178,9 +233,12 @@ func (c *Coordinator) AskOutcome(ctx context.Context, id participant.ID) (Decisi
 	}
 }
 
-// AskKey finds the transaction that has committed under an idempotency key of
-// the role. Not found means not committed so far: an attempt may be under way,
-// and repeating with the same key is safe.
-func (c *Coordinator) AskKey(ctx context.Context, role, key string) (winner participant.ID, found bool, err error) {
-	return c.log.byKey(ctx, role, key)
+// unanswered is err, which a question to the decision log has ended with, as
+// ErrDecisionUnreachable, unless the asker has given up or the database itself
+// has answered with an error.
+func unanswered(ctx context.Context, err error) error {
+	if err == nil || isRefused(err) || errors.Is(ctx.Err(), context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDecisionUnreachable, err)
 }

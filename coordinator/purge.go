@@ -35,6 +35,9 @@ func (p *purger) run(ctx context.Context) error {
 		return nil
 	}
 	p.last = time.Now()
+	if err := p.c.log.forgetProvenKeys(ctx, int64(p.c.cfg.KeyRetention.Seconds())); err != nil {
+		return err
+	}
 	for {
 		if forgotten, err := p.purge(ctx); err != nil || forgotten < purgeBatch {
 			return err
@@ -46,9 +49,10 @@ func (p *purger) run(ctx context.Context) error {
 // forgot. A live gateway's epoch is purged by itself alone: only it knows its
 // transactions under way.
 func (p *purger) purge(ctx context.Context) (forgotten int, err error) {
+	// Not EXISTS, and in order: the planner would read all decisions, once for each epoch that has none.
 	rows, err := p.c.log.query(ctx, `WITH `+aliveSQL+` SELECT g.epoch::text, g.forgotten::text FROM pgpact.gateways g
  WHERE (g.epoch NOT IN (SELECT epoch FROM alive) OR g.epoch=$1::bigint)
- AND EXISTS (SELECT FROM pgpact.transactions t WHERE t.epoch=g.epoch AND t.finished_at IS NOT NULL)`,
+ AND (SELECT true FROM pgpact.transactions t WHERE t.epoch=g.epoch AND t.finished_at IS NOT NULL ORDER BY t.sequence LIMIT 1)`,
 		strconv.FormatInt(p.c.epoch.Load().number, 10))
 	if err != nil {
 		return 0, err
@@ -119,15 +123,17 @@ func (p *purger) purgeEpoch(ctx context.Context, epoch, horizon int64) (int, err
 
 // candidates are the decisions above the horizon that may be forgotten, and the
 // sequence up to which nothing stands in the way. A keyed decision that is past
-// the common retention but not past its own stays, and the horizon passes it:
-// a record is looked for before the horizon is.
+// the common retention but not past its own stays, and one that a person forced
+// stays for ever; the horizon passes them: a record is looked for before the
+// horizon is.
 func (p *purger) candidates(ctx context.Context, epoch, horizon int64) (list []forgettable, to int64, err error) {
+	// t.sequence: without the t, the order would be that of the column in the answer, which is text.
 	seconds := func(d time.Duration) string { return strconv.FormatInt(int64(d.Seconds()), 10) }
 	rows, err := p.c.log.query(ctx, `SELECT sequence::text, array_to_string(participants,','),
  coalesce(finished_at<clock_timestamp()-($3::text||' seconds')::interval,false)::text,
- (idempotency_key IS NOT NULL AND finished_at>=clock_timestamp()-($4::text||' seconds')::interval)::text
- FROM pgpact.transactions WHERE epoch=$1::bigint AND (sequence>$2::bigint
- OR (idempotency_key IS NOT NULL AND finished_at<clock_timestamp()-($4::text||' seconds')::interval)) ORDER BY sequence LIMIT `+strconv.Itoa(purgeBatch),
+ (heuristic IS NOT NULL OR idempotency_key IS NOT NULL AND finished_at>=clock_timestamp()-($4::text||' seconds')::interval)::text
+ FROM pgpact.transactions t WHERE epoch=$1::bigint AND (sequence>$2::bigint
+ OR (heuristic IS NULL AND idempotency_key IS NOT NULL AND finished_at<clock_timestamp()-($4::text||' seconds')::interval)) ORDER BY t.sequence LIMIT `+strconv.Itoa(purgeBatch),
 		strconv.FormatInt(epoch, 10), strconv.FormatInt(horizon, 10), seconds(p.c.cfg.Retention), seconds(p.c.cfg.KeyRetention))
 	if err != nil {
 		return nil, 0, err

@@ -191,3 +191,18 @@ func TestPurgeOfOthersEpochs(t *testing.T) {
 	clustertest.WaitFor(t, "the dead gateway's are forgotten", 10*time.Second, func() bool { return b.purge() == 2 })
 	proxy.Mend()
 }
+
+// The horizon stops in front of what is not finished, in the order of numbers: 9 comes before 10.
+func TestPurgeGoesInTheOrderOfNumbers(t *testing.T) {
+	cluster := newCluster(t, 2)
+	g := startGateway(t, cluster, func(c *Config) { c.SweepInterval = time.Hour })
+	cluster.Exec(clustertest.CoordinatorServer, `INSERT INTO pgpact.gateways(epoch,name) VALUES(77,'gone');
+		INSERT INTO pgpact.transactions(epoch,sequence,outcome,participants,role,decided_at,finished_at)
+		SELECT 77,i,'committed','{a,b}','app',now()-interval '3 days',CASE WHEN i<>9 THEN now()-interval '2 days' END FROM generate_series(1,12) i`)
+	if n, err := newPurger(g.Coordinator).purge(t.Context()); err != nil || n != 8 {
+		t.Errorf("%d forgotten, %v", n, err)
+	}
+	if got := cluster.Value(clustertest.CoordinatorServer, "SELECT forgotten FROM pgpact.gateways WHERE epoch=77"); got != "8" {
+		t.Errorf("the horizon is at %s", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgpact/pgpact/participant"
@@ -17,13 +18,20 @@ import (
 // obeys is settled by the decision log's primary key (I2).
 type recoverer struct {
 	c       *Coordinator
-	nudges  map[string]chan struct{} // one per loop: a node's name, or ""
+	nudges  map[string]chan struct{} // one per loop: a node's name, heldLoop of it, or ""
 	orphans idSet                    // ours, given up by their session: no need to wait for age
 
 	mu         sync.Mutex
+	held       map[string][]participant.PreparedBranch // by node: see lockonly.go
 	reported   map[participant.ID]bool
 	damage     map[Damage]bool
 	identities map[string]participant.Identity // as the decision log was told
+	first      map[string]bool                 // nodes that it was told of before
+	rechecks   map[string]recheck              // under way, by node
+
+	keys        *keySweep   // of restoreKeys alone, as is the next
+	wholeSince  int64       // which of the log's connections found the keys to be whole
+	keysMissing atomic.Bool // a question has found that they are not
 }
 
 // Damage is a transaction whose decision a node contradicts: a forced outcome,
@@ -37,23 +45,32 @@ type Damage struct {
 
 func newRecoverer(c *Coordinator) *recoverer {
 	r := &recoverer{
-		c: c, nudges: map[string]chan struct{}{"": make(chan struct{}, 1)},
+		c: c, nudges: map[string]chan struct{}{"": make(chan struct{}, 1)}, held: map[string][]participant.PreparedBranch{},
 		reported: map[participant.ID]bool{}, damage: map[Damage]bool{}, identities: map[string]participant.Identity{},
+		first: map[string]bool{}, rechecks: map[string]recheck{},
 	}
+	r.nudges[keysLoop] = make(chan struct{}, 1)
 	for _, node := range c.cfg.Nodes {
 		r.nudges[node.Name()] = make(chan struct{}, 1)
+		r.nudges[heldLoop(node)] = make(chan struct{}, 1)
 	}
 	return r
 }
 
 // start runs a sweep loop for each node, so that an unreachable node delays
-// only its own branches, and one that marks what is finished and purges.
+// only its own branches; one for those of the node's that have to wait for
+// another node's; one for idempotency keys; and one that marks what is finished and
+// purges.
 func (r *recoverer) start(ctx context.Context, wg *sync.WaitGroup) {
 	for _, node := range r.c.cfg.Nodes {
 		wg.Go(func() {
 			r.loop(ctx, node.Name(), func(ctx context.Context) error { return r.sweep(ctx, node) })
 		})
+		wg.Go(func() {
+			r.loop(ctx, heldLoop(node), func(ctx context.Context) error { return r.commitHeld(ctx, node) })
+		})
 	}
+	wg.Go(func() { r.loop(ctx, keysLoop, r.restoreKeys) })
 	purge := newPurger(r.c)
 	wg.Go(func() {
 		r.loop(ctx, "", func(ctx context.Context) error { return errors.Join(r.finishAll(ctx), purge.run(ctx)) })
@@ -91,9 +108,11 @@ func (c *Coordinator) nudge() {
 }
 
 // handOver leaves a transaction of ours to recovery, which need not wait for
-// any age: the session that ran it has given it up.
+// any age: the session that ran it has given it up. It must not be running any
+// more when the sweeps are woken, or they would pass it by until the next.
 func (c *Coordinator) handOver(id participant.ID) {
 	c.recover.orphans.add(id)
+	c.running.remove(id)
 	c.nudge()
 }
 
@@ -102,12 +121,15 @@ func (c *Coordinator) handOver(id participant.ID) {
 func (r *recoverer) sweep(ctx context.Context, node *participant.Node) error {
 	prepared, err := node.ListPrepared(ctx)
 	if err != nil {
+		r.c.cfg.Observer.NodeSwept(node.Name(), Swept{Err: err})
 		return err
 	}
+	all := len(prepared)
 	prepared = slices.DeleteFunc(prepared, func(p participant.PreparedBranch) bool {
 		return r.c.running.has(p.ID) && p.Age < r.c.cfg.InDoubtTimeout
 	})
 	if len(prepared) == 0 {
+		r.c.cfg.Observer.NodeSwept(node.Name(), Swept{Prepared: all})
 		return nil
 	}
 	ids := make([]participant.ID, len(prepared))
@@ -115,6 +137,7 @@ func (r *recoverer) sweep(ctx context.Context, node *participant.Node) error {
 		ids[i] = p.ID
 	}
 	looked, err := r.c.log.look(ctx, ids, r.c.cfg.GraceAfterRestart)
+	r.c.cfg.Observer.NodeSwept(node.Name(), r.sweptOf(all, prepared, looked)) // without an answer all are in doubt
 	if err != nil {
 		return errors.Join(err, r.commitProven(ctx, node, prepared))
 	}
@@ -138,16 +161,20 @@ func (r *recoverer) sweep(ctx context.Context, node *participant.Node) error {
 			r.c.cfg.Logger.Warn("transactions stay in doubt for now", "node", node.Name(), "error", err)
 		}
 	}
-	return r.apply(ctx, node, prepared, decisions)
+	return r.apply(ctx, node, r.holdBack(node, prepared, decisions), decisions)
 }
 
-// ownersTurn: a live gateway's young transaction is its own business.
+// ownersTurn: a live gateway's young transaction is its own business. Not so
+// once an abort is recorded: then its owner has given it up, or will find that
+// it was presumed lost, and whoever sees the branch may free its rows (I4).
 func (r *recoverer) ownersTurn(p participant.PreparedBranch, k known) bool {
-	if p.ID.Epoch == r.c.epoch.Load().number {
+	switch {
+	case p.ID.Epoch == r.c.epoch.Load().number:
 		return false // ours, and not running any more
-	}
-	if k.decision != NoDecision {
-		return k.alive && p.Age < 2*r.c.cfg.FinishTimeout
+	case k.decision == Abort:
+		return false
+	case k.decision == Commit:
+		return k.alive && p.Age < 2*r.c.cfg.FinishTimeout // its phase two is under way
 	}
 	return k.alive && p.Age < r.c.cfg.InDoubtTimeout
 }
@@ -171,6 +198,7 @@ func (r *recoverer) apply(ctx context.Context, node *participant.Node, prepared 
 		}
 		switch {
 		case err == nil:
+			r.c.cfg.Observer.Recovered(RecoveryAction{What: actionOf(decisions[p.ID]), ID: p.ID, Node: node.Name(), Count: 1})
 			r.c.cfg.Logger.Info("in-doubt branch finished", "gid", p.GID.String(), "node", node.Name(), "decision", decisions[p.ID].String())
 		case errors.Is(err, participant.ErrGIDUnknown), errors.Is(err, participant.ErrBusy):
 			// Somebody else is at it, or was faster; the next sweep will see.
@@ -194,10 +222,11 @@ func (r *recoverer) commitProven(ctx context.Context, node *participant.Node, pr
 	}
 	proven, _ := r.c.branchRecords(ctx, ids)
 	decisions := map[participant.ID]Decision{}
-	for id := range proven {
+	for id, proof := range proven {
 		decisions[id] = Commit
+		r.c.cfg.Logger.Warn("the decision database cannot be asked, but a branch record proves the commit", "transaction", id.String(), "nodes", proof.nodes)
 	}
-	return r.apply(ctx, node, prepared, decisions)
+	return r.apply(ctx, node, r.holdBack(node, prepared, decisions), decisions)
 }
 
 // reportUnknown logs, once, a prepared branch that nothing may be done about
@@ -208,6 +237,7 @@ func (r *recoverer) reportUnknown(id participant.ID) {
 	r.reported[id] = true
 	r.mu.Unlock()
 	if !known {
+		r.c.cfg.Observer.Recovered(RecoveryAction{What: ActionLeftAlone, ID: id, Count: 1})
 		r.c.cfg.Logger.Error("a prepared transaction belongs to an epoch this decision database does not know, or is older than its horizon; it is left alone",
 			"transaction", id.String())
 	}
@@ -219,16 +249,14 @@ const finishPage = 500
 // finishAll marks decisions that have been applied by all their participants,
 // and reports damage.
 func (r *recoverer) finishAll(ctx context.Context) error {
-	for _, node := range r.c.cfg.Nodes {
-		if err := r.noteIdentity(ctx, node); err != nil {
-			return err
-		}
-	}
+	// What is left of a check goes on at the next sweep; what is unfinished need
+	// not wait for it.
+	checked := r.noteIdentities(ctx)
 	var after participant.ID
 	for {
 		page, err := r.c.log.unfinishedAfter(ctx, after, finishPage)
 		if err != nil || len(page) == 0 {
-			return err
+			return errors.Join(checked, err)
 		}
 		after = page[len(page)-1].id
 		due := slices.DeleteFunc(page, func(u unfinished) bool {
@@ -237,10 +265,10 @@ func (r *recoverer) finishAll(ctx context.Context) error {
 			return r.c.running.has(u.id) || (young && u.alive && !ours) || (young && ours && !r.orphans.has(u.id))
 		})
 		if err := r.finishPage(ctx, due); err != nil {
-			return err
+			return errors.Join(checked, err)
 		}
 		if len(page) < finishPage {
-			return nil
+			return checked
 		}
 	}
 }
@@ -266,18 +294,23 @@ func (r *recoverer) finishPage(ctx context.Context, page []unfinished) error {
 		return nil
 	}
 	r.c.pass(pointRecoverFinish)
-	if err := r.c.log.finish(ctx, finished); err != nil {
+	marked, err := r.c.markFinished(ctx, finished, agreed(states))
+	if err != nil || marked == 0 {
 		return err
 	}
 	for _, id := range finished {
 		r.orphans.remove(id)
 	}
+	r.c.cfg.Observer.Recovered(RecoveryAction{What: ActionFinished, ID: finished[0], Count: marked})
+	r.c.cfg.Logger.Info("transactions seen applied everywhere, marked finished", "count", marked, "first", finished[0].String())
 	return nil
 }
 
 // nodeState is what a node shows of a page of transactions.
 type nodeState struct {
-	prepared, records map[participant.ID]bool
+	prepared map[participant.ID]participant.GID
+	records  map[participant.ID]participant.BranchRecord
+	server   participant.Identity // who showed the records
 }
 
 // nodeStates asks all nodes in parallel; one that cannot be asked is missing.
@@ -293,13 +326,13 @@ func (r *recoverer) nodeStates(ctx context.Context, ids []participant.ID) map[st
 			if err != nil {
 				return
 			}
-			records, err := node.BranchRecords(ctx, ids)
+			records, server, err := node.BranchRecordsSeen(ctx, ids)
 			if err != nil {
 				return
 			}
-			state := nodeState{prepared: map[participant.ID]bool{}, records: records}
+			state := nodeState{prepared: map[participant.ID]participant.GID{}, records: records, server: server}
 			for _, p := range list {
-				state.prepared[p.ID] = true
+				state.prepared[p.ID] = p.GID
 			}
 			mu.Lock()
 			states[node.Name()] = state
@@ -323,11 +356,11 @@ func (r *recoverer) finishedEverywhere(u unfinished, states map[string]nodeState
 	finished := true
 	for _, name := range names {
 		state, asked := states[name]
+		_, prepared := state.prepared[u.id]
 		switch {
-		case !asked, state.prepared[u.id]:
+		case !asked, prepared:
 			finished = false
-		case u.decision == Abort && state.records[u.id],
-			u.decision == Commit && !state.records[u.id] && len(u.participants) > 0:
+		case state.contradicts(u, name):
 			finished = false
 			r.reportDamage(Damage{ID: u.id, Node: name, Decision: u.decision})
 		}
@@ -341,33 +374,8 @@ func (r *recoverer) reportDamage(d Damage) {
 	r.damage[d] = true
 	r.mu.Unlock()
 	if !known {
+		r.c.cfg.Observer.Recovered(RecoveryAction{What: ActionDamage, ID: d.ID, Node: d.Node, Count: 1})
 		r.c.cfg.Logger.Error("DAMAGE: a node contradicts the decision: a forced outcome, or a failover lost what it had acknowledged",
 			"transaction", d.ID.String(), "node", d.Node, "decision", d.Decision.String())
 	}
-}
-
-// noteIdentity tells the decision log whom a node's name stands for now.
-func (r *recoverer) noteIdentity(ctx context.Context, node *participant.Node) error {
-	identity := node.Identity()
-	if identity == nil || *identity == r.noted(node.Name()) {
-		return nil
-	}
-	changed, err := r.c.log.noteNode(ctx, node.Name(), identity.SystemIdentifier, identity.Timeline, r.c.cfg.Retention)
-	if err != nil {
-		return err
-	}
-	if changed {
-		r.c.cfg.Logger.Warn("a node's server has changed (failover or restore): its finished transactions are checked again",
-			"node", node.Name(), "system_identifier", identity.SystemIdentifier, "timeline", identity.Timeline)
-	}
-	r.mu.Lock()
-	r.identities[node.Name()] = *identity
-	r.mu.Unlock()
-	return nil
-}
-
-func (r *recoverer) noted(name string) participant.Identity {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.identities[name]
 }

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +26,12 @@ type stopped struct {
 // stopAt begins a transfer of 10 on the gateway and stops its commit at the point.
 func (g *gateway) stopAt(point string) *stopped {
 	g.t.Helper()
-	tx := g.transfer(10)
+	return g.stopCommit(g.transfer(10), point)
+}
+
+// stopCommit commits the transaction and stops that at the point.
+func (g *gateway) stopCommit(tx *Transaction, point string) *stopped {
+	g.t.Helper()
 	s := &stopped{g: g, id: tx.Track(), let: make(chan struct{}), result: make(chan Result, 1)}
 	reached := make(chan struct{})
 	var once sync.Once
@@ -89,6 +95,9 @@ func (g *gateway) sweeps(n int) {
 	for range n {
 		for _, node := range g.cfg.Nodes {
 			if err := g.recover.sweep(ctx, node); err != nil {
+				g.t.Fatal(err)
+			}
+			if err := g.recover.commitHeld(ctx, node); err != nil {
 				g.t.Fatal(err)
 			}
 		}
@@ -259,7 +268,7 @@ func TestBranchRecordProvesALostDecision(t *testing.T) {
 	s := halfCommitted(t, cluster)
 	b := other(t, cluster, nil)
 	clustertest.WaitFor(t, "it is committed", 20*time.Second, func() bool {
-		return len(cluster.Prepared()) == 0 && strings.HasPrefix(b.record(s.id), "committed|")
+		return len(cluster.Prepared()) == 0 && strings.HasPrefix(b.record(s.id), "committed|{a,b}|")
 	})
 	b.wantBalances(990, 1010)
 	s.end()
@@ -374,4 +383,24 @@ func TestNodeKilledBeforePhaseTwo(t *testing.T) {
 		return len(cluster.Prepared()) == 0 && g.record(result.ID) == "committed|{a,b}|finished"
 	})
 	g.wantBalances(990, 1010)
+}
+
+// The servers themselves look whether a gateway's machine is still there: a session that nobody ends keeps the lock
+// on an epoch, or rows.
+func TestServersNoticeAVanishedMachine(t *testing.T) {
+	cluster := newCluster(t, 1)
+	g := startGateway(t, cluster, nil)
+	const ask = "SELECT current_setting('tcp_keepalives_idle')::int+current_setting('tcp_keepalives_interval')::int*current_setting('tcp_keepalives_count')::int"
+	for name, query := range map[string]func() ([][]string, error){
+		"decision database": func() ([][]string, error) { return g.log.query(t.Context(), ask) },
+		"node":              func() ([][]string, error) { return g.node("a").Query(t.Context(), ask) },
+	} {
+		rows, err := query()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seconds, err := strconv.Atoi(rows[0][0]); err != nil || seconds <= 0 || seconds > 15 {
+			t.Errorf("%s: notices after %s s (%v)", name, rows[0][0], err)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,14 +23,22 @@ var ErrNoSlot = errors.New("too many transactions are under way")
 // or commits in two phases, its global id. It belongs to one goroutine, except
 // Cancel.
 type Transaction struct {
-	c *Coordinator
+	c      *Coordinator
+	serial int64 // counts this gateway's transactions: most have no global id
 
 	id      participant.ID
 	tracked bool
 	role    string
 	key     string
+	keyTag  string  // of the key, in gids
+	keyFree logLife // in which life of the decision log the key was found to be free
 
-	mu       sync.Mutex // guards branches and ended against Cancel
+	timing  Timing
+	onPhase func(phase Phase, node string, began time.Time) // see OnPhase
+
+	changing int // of two phases: how many writing branches changed rows, the rest only locked some
+
+	mu       sync.Mutex // guards branches, ended and id against Cancel and the detector of deadlocks
 	branches []*participant.Branch
 	ended    bool
 }
@@ -39,17 +48,21 @@ type Transaction struct {
 func (c *Coordinator) Begin(ctx context.Context) (*Transaction, error) {
 	select {
 	case c.slots <- struct{}{}:
-		return &Transaction{c: c}, nil
+		return c.active.begin(c), nil
 	default:
 	}
+	began := time.Now()
 	timer := time.NewTimer(c.cfg.SlotTimeout)
 	defer timer.Stop()
 	select {
 	case c.slots <- struct{}{}:
-		return &Transaction{c: c}, nil
+		c.cfg.Observer.SlotWaited(time.Since(began), true)
+		return c.active.begin(c), nil
 	case <-timer.C:
+		c.cfg.Observer.SlotWaited(time.Since(began), false)
 		return nil, fmt.Errorf("%w: none of %d slots became free within %s", ErrNoSlot, c.cfg.Slots, c.cfg.SlotTimeout)
 	case <-ctx.Done():
+		c.cfg.Observer.SlotWaited(time.Since(began), false)
 		return nil, context.Cause(ctx)
 	}
 }
@@ -82,6 +95,19 @@ func (t *Transaction) Enlist(ctx context.Context, node *participant.Node, settin
 	return branch, nil
 }
 
+// Drop takes a node out of the transaction, in which nothing has been done yet
+// at it. Its connection is closed if a block was begun there.
+func (t *Transaction) Drop(node *participant.Node) {
+	branch := t.Branch(node)
+	if branch == nil {
+		return
+	}
+	t.mu.Lock()
+	t.branches = slices.DeleteFunc(t.branches, func(b *participant.Branch) bool { return b == branch })
+	t.mu.Unlock()
+	branch.Release()
+}
+
 // Doomed is not nil once a branch has lost its connection: the transaction can
 // only be rolled back.
 func (t *Transaction) Doomed() error {
@@ -92,6 +118,10 @@ func (t *Transaction) Doomed() error {
 	}
 	return nil
 }
+
+// OnPhase has told called, within Commit, whenever the Observer's PhaseDone is: by
+// whoever wants to know of this transaction and no other.
+func (t *Transaction) OnPhase(told func(phase Phase, node string, began time.Time)) { t.onPhase = told }
 
 // ID is the global transaction id, zero while none has been given.
 func (t *Transaction) ID() participant.ID { return t.id }
@@ -105,17 +135,21 @@ func (t *Transaction) Track() participant.ID {
 	return t.id
 }
 
+// Tracked tells whether the transaction's outcome can be asked for later.
+func (t *Transaction) Tracked() bool { return t.tracked }
+
 // SetIdempotencyKey tracks the transaction under a key, unique per role. A
-// committed transaction that already bears it is a *KeyTakenError.
+// committed transaction that already bears it is a *KeyTakenError; when that
+// cannot be asked, it is ErrDecisionUnreachable, or a *KeyUnsureError.
 func (t *Transaction) SetIdempotencyKey(ctx context.Context, role, key string) error {
-	winner, found, err := t.c.log.byKey(ctx, role, key)
+	answer, err := t.c.askKey(ctx, role, key, t.id)
 	if err != nil {
 		return err
 	}
-	if found {
-		return &KeyTakenError{Key: key, Winner: winner}
+	if answer.found {
+		return &KeyTakenError{Key: key, Winner: answer.winner}
 	}
-	t.role, t.key = role, key
+	t.role, t.key, t.keyTag, t.keyFree = role, key, participant.KeyTag(role, key), answer.life
 	t.Track()
 	return nil
 }
@@ -133,7 +167,10 @@ func (e *KeyTakenError) Error() string {
 
 func (t *Transaction) ensureID() {
 	if t.id.IsZero() {
-		t.id = t.c.nextID()
+		id := t.c.nextID()
+		t.mu.Lock()
+		t.id = id
+		t.mu.Unlock()
 	}
 }
 
@@ -225,11 +262,16 @@ func (t *Transaction) Break() {
 // Rollback rolls every branch back. It cannot fail: what cannot be told to a
 // node, the node does by itself when the connection closes.
 func (t *Transaction) Rollback() {
+	if t.ended {
+		return // rolled back before its client said so (ADR 0014)
+	}
+	began, kind := time.Now(), t.kind(t.writingBranches())
 	t.rollbackBranches(t.branches)
 	if t.tracked {
 		t.c.settleLater(t.id, t.participants(nil))
 	}
 	t.End()
+	t.c.cfg.Observer.TransactionEnded(kind, Aborted, time.Since(began))
 }
 
 // rollbackBranches rolls back branches that have not been prepared, in
@@ -274,6 +316,7 @@ func (t *Transaction) End() {
 	if !t.id.IsZero() {
 		t.c.running.remove(t.id)
 	}
+	t.c.active.end(t)
 	<-t.c.slots
 }
 
@@ -303,6 +346,8 @@ type Result struct {
 	// Unfinished are the nodes that have not confirmed their part of a
 	// committed transaction yet; recovery sees to them.
 	Unfinished []string
+	// Timing is how long the parts of the commit took.
+	Timing Timing
 	// Notices of the nodes, for the client.
 	Notices []*pgconn.PgError
 }

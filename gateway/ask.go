@@ -12,24 +12,30 @@ import (
 // column of its first row, if it has one. What the node says beside that,
 // notices and changed parameters, is for the client.
 func (s *session) ask(b *participant.Branch, sql string) (string, error) {
-	return s.askOne(b, sql, false)
-}
-
-// askQuietly is ask for a branch whose notices repeat another's.
-func (s *session) askQuietly(b *participant.Branch, sql string) (string, error) {
-	return s.askOne(b, sql, true)
-}
-
-func (s *session) askOne(b *participant.Branch, sql string, quiet bool) (string, error) {
-	b.Query(sql)
-	if err := b.Send(); err != nil {
-		return "", err
-	}
-	row, err := s.readFirst(b, quiet)
+	row, err := s.askRow(b, sql, false)
 	if len(row) == 0 {
 		return "", err
 	}
 	return string(row[0]), err
+}
+
+// askQuietly is ask for a branch whose notices repeat another's.
+func (s *session) askQuietly(b *participant.Branch, sql string) (string, error) {
+	row, err := s.askRow(b, sql, true)
+	if len(row) == 0 {
+		return "", err
+	}
+	return string(row[0]), err
+}
+
+// askRow is ask for the whole first row; quiet for a branch whose notices repeat
+// another's.
+func (s *session) askRow(b *participant.Branch, sql string, quiet bool) ([][]byte, error) {
+	b.Query(sql)
+	if err := b.Send(); err != nil {
+		return nil, err
+	}
+	return s.readFirst(b, quiet)
 }
 
 // readRow reads the answer to a series of the session's own and returns its

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pgpact/pgpact/coordinator"
 	"github.com/pgpact/pgpact/participant"
@@ -35,8 +36,15 @@ type block struct {
 	// know (the search path).
 	local participant.Settings
 
-	cursors map[string]*participant.Node // DECLAREd here, by name
-	key     string                       // idempotency key, "" for none
+	key string // idempotency key, "" for none
+	// schema numbers the last change that the block has made to the schema, 0
+	// for none. What was found out of a statement since is nobody else's.
+	schema uint64
+
+	reads  instant // of a block at REPEATABLE READ
+	opened bool    // a snapshot may have been opened for it
+	// absent are the nodes that are not in its snapshots, and why.
+	absent map[*participant.Node]error
 
 	// before are the reported parameters as they were before the block changed
 	// them, kept those whose change outlives it; keeping: the change now under
@@ -128,11 +136,18 @@ func (m modes) sql() string {
 
 // serializable tells whether the transaction is to run at SERIALIZABLE.
 func (b *block) serializable() bool {
-	level := b.modes.isolation
-	if level == "" {
-		level, _ = b.settings.Get("default_transaction_isolation")
+	if b.modes.isolation != "" {
+		return strings.EqualFold(b.modes.isolation, "serializable")
 	}
-	return strings.EqualFold(level, "serializable")
+	// What SET has made of the default meanwhile is for the next transaction.
+	return serializableByDefault(b.base)
+}
+
+// serializableByDefault tells whether a transaction that says nothing else runs
+// at SERIALIZABLE. Every session has the setting: see isolationDefault.
+func serializableByDefault(settings participant.Settings) bool {
+	level, ok := settings.Get(isolationDefault)
+	return !ok || strings.EqualFold(level, "serializable")
 }
 
 // advance moves the session's transaction on as the table of states says, and
@@ -153,6 +168,7 @@ func (s *session) advanceTo(event txEvent, begin modes) error {
 		if s.state == failed {
 			begin = s.block.chained
 		}
+		begin = s.block.handOn(begin)
 	}
 	var err error
 	switch step.ending {
@@ -165,13 +181,30 @@ func (s *session) advanceTo(event txEvent, begin modes) error {
 	if err != nil {
 		s.state = idle // the transaction is over, whatever was to follow it
 	}
+	if s.state == failed && len(s.block.savepoints) == 0 {
+		s.stopClock() // a failed transaction is over, as Postgres sees it
+	}
 	if s.state != idle && s.block == nil {
 		s.block = s.newBlock(begin)
 		if step.chain {
 			s.block.chained = begin
 		}
+		s.startClock()
+		if s.gw.cfg.Tracer != nil {
+			s.traceBlock()
+		}
 	}
 	return err
+}
+
+// handOn is what AND CHAIN hands on of the block's characteristics m: also the
+// default it began with, if SET has changed that for transactions to come.
+func (b *block) handOn(m modes) modes {
+	began, _ := b.base.Get(isolationDefault)
+	if next, _ := b.settings.Get(isolationDefault); m.isolation == "" && !strings.EqualFold(began, next) {
+		m.isolation = strings.ToLower(began)
+	}
+	return m
 }
 
 // transaction returns the block's transaction, taking a slot for it if it has
@@ -190,17 +223,38 @@ func (s *session) transaction() (*coordinator.Transaction, error) {
 // beginTransaction takes a slot. It waits no longer than the coordinator's
 // bound, the client's patience (cancel) and its life.
 func (s *session) beginTransaction() (*coordinator.Transaction, error) {
-	t, err := s.gw.coordinator.Begin(s.interrupt.context())
+	if s.block == nil && s.clockUntil.IsZero() {
+		s.startClock()
+	}
+	ctx, done := s.waitContext()
+	defer done()
+	t, err := s.gw.coordinator.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.interrupt.aim(t)
+	if s.gw.cfg.Tracer != nil {
+		t.OnPhase(s.tracePhase)
+	}
 	return t, nil
+}
+
+// waitContext bounds the wait for a slot or a connection: by cancel, by the
+// client's life, and by statement_timeout, which no node counts yet.
+func (s *session) waitContext() (context.Context, context.CancelFunc) {
+	ctx := s.interrupt.context()
+	if s.timeouts.statement == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, s.timeouts.statement, errStatementTimeout)
 }
 
 // enlist returns the block's branch at node; a new one will open with all that
 // the block has.
 func (s *session) enlist(node *participant.Node) (*participant.Branch, error) {
+	if err := s.openBlockSnapshots(node); err != nil {
+		return nil, err
+	}
 	t, err := s.transaction()
 	if err != nil {
 		return nil, err
@@ -223,10 +277,14 @@ func (s *session) enlist(node *participant.Node) (*participant.Branch, error) {
 
 // join is Enlist, with a cancelled wait reported as what it is.
 func (s *session) join(t *coordinator.Transaction, node *participant.Node, settings participant.Settings, opening []string) (*participant.Branch, error) {
-	ctx := s.interrupt.context()
-	branch, err := t.Enlist(ctx, node, settings, opening)
+	ctx, done := s.waitContext()
+	defer done()
+	branch, err := t.Enlist(ctx, node, s.forNodes(settings), opening)
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
+	}
+	if err == nil && s.gw.cfg.Tracer != nil {
+		branch.Watch(func(began time.Time) { s.traceNode(node.Name(), began) })
 	}
 	return branch, err
 }
@@ -234,6 +292,9 @@ func (s *session) join(t *coordinator.Transaction, node *participant.Node, setti
 // enlistAny returns the block's first branch; if it has none it enlists the
 // first node that answers.
 func (s *session) enlistAny() (*participant.Branch, error) {
+	if err := s.openBlockSnapshots(nil); err != nil {
+		return nil, err
+	}
 	t, err := s.transaction()
 	if err != nil {
 		return nil, err

@@ -23,12 +23,21 @@ type Table struct {
 	Columns []Column
 	// PrimaryKey are indexes into Columns, in the key's order.
 	PrimaryKey []int
+	// KeyName is the name of the primary key's constraint.
+	KeyName string
 	// Parent: other tables inherit from it.
 	Parent bool
+	// Reference: the same rows are on every node (reference.go).
+	Reference bool
+	// Triggers: it has triggers of its own, or rules.
+	Triggers bool
 
 	// unusable is the reason why statements with this relation are refused,
 	// nil for a table that is sharded by its key.
 	unusable *pgconn.PgError
+	// differs is that reason: a table that is being made, or changed, node by node
+	// does so for a moment.
+	differs bool
 }
 
 // Column is a column of a Table.
@@ -45,6 +54,9 @@ type Column struct {
 	Generated     bool // GENERATED ALWAYS AS (...) STORED
 
 	class keyClass
+	// varies names what makes the default another on each node, "" for nothing;
+	// only of reference tables.
+	varies string
 }
 
 // key is the column by which the table is sharded: the first of its primary
@@ -73,6 +85,7 @@ type functionFacts struct {
 	volatile  bool // at least one
 	immutable bool // all of them
 	aggregate bool // at least one
+	set       bool // at least one returns a set
 }
 
 // Catalog is what the nodes' catalogs say, as far as routing needs it. It is
@@ -83,7 +96,22 @@ type Catalog struct {
 
 	systemFunctions map[string]functionFacts // of pg_catalog
 
+	// collation is the databases' own, its provider (c libc, i ICU, b built in)
+	// and locale: "c:C.UTF-8"; "" when they differ.
+	collation string
+
 	differences []string
+}
+
+// bytewise tells whether texts without a collation of their own are ordered by
+// their bytes. glibc's C.UTF-8 is ordered by code points, which in UTF-8 is the
+// same.
+func (c *Catalog) bytewise() bool {
+	switch c.collation {
+	case "c:C", "c:POSIX", "c:C.UTF-8", "c:C.utf8", "b:C", "b:C.UTF-8":
+		return true
+	}
+	return false
 }
 
 // relation is an entry of the catalog; table is nil unless kind is
@@ -121,10 +149,13 @@ func (c *Catalog) Tables() []*Table {
 }
 
 // ShardKey is the column by which the table is sharded, or the reason why the
-// table cannot be used.
+// table has none.
 func (t *Table) ShardKey() (*Column, error) {
 	if t.unusable != nil {
 		return nil, t.unusable
+	}
+	if t.Reference {
+		return nil, refuse(refusedReferenceKey, t.String())
 	}
 	return t.key(), nil
 }
@@ -240,6 +271,9 @@ func judge(t *Table) *pgconn.PgError {
 	}
 	if t.Parent {
 		return refuse(refusedInheritance, t.String())
+	}
+	if t.Reference {
+		return nil // its rows need no place
 	}
 	if len(t.PrimaryKey) == 0 {
 		return refuse(refusedNoPrimaryKey, t.String())

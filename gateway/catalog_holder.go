@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ const (
 	catalogReadTimeout = 3 * time.Second
 	// defaultCatalogPeriod is how often the background looks for a change. The
 	// catalog follows a change made elsewhere within it.
-	defaultCatalogPeriod = time.Second
+	defaultCatalogPeriod = 800 * time.Millisecond
 )
 
 // catalogHolder keeps the current catalog and renews it: when a statement
@@ -39,9 +40,87 @@ type catalogHolder struct {
 	reading sync.Mutex
 	read    []*nodeCatalog // as last read, nil for a node that has never answered
 	began   time.Time      // the last reading
+	// verified is when the last reading began that succeeded, in nanoseconds of
+	// Unix time.
+	verified atomic.Int64
+	// gone are tables that were there until a moment ago.
+	gone map[relationKey]goneTable
 
 	stop chan struct{}
 	done chan struct{}
+}
+
+// catalogLease is for how long a catalog is believed without having been read
+// again: a gateway that cannot read the nodes does not go by what it once knew.
+// With a node that does not answer a reading takes catalogReadTimeout, and the
+// newest that has ended began up to two readings ago: the lease is more than that,
+// so that such a node costs nobody anything.
+const catalogLease = 2*catalogReadTimeout + 2*time.Second
+
+// catalogStartTries is how often the catalogs are read at the start when no node
+// answers in time.
+const catalogStartTries = 4
+
+// goneTable is a table that has vanished, and when that was seen.
+type goneTable struct {
+	table *Table
+	seen  time.Time
+}
+
+// noteGone remembers the tables of the old catalog that the new one does not
+// have. reading is held.
+func (h *catalogHolder) noteGone(old, current *Catalog) {
+	now := time.Now()
+	for name, entry := range h.gone {
+		if now.Sub(entry.seen) > catalogLease {
+			delete(h.gone, name)
+		}
+	}
+	if old == nil {
+		return
+	}
+	for name, r := range old.relations {
+		if r.table != nil && current.relations[name].table == nil {
+			if h.gone == nil {
+				h.gone = map[relationKey]goneTable{}
+			}
+			gone := *r.table
+			if gone.differs { // on its way out, node by node
+				gone.unusable = judge(&gone)
+			}
+			h.gone[name] = goneTable{&gone, now}
+		}
+	}
+}
+
+// vanished is a table of that name which other gateways may still believe in,
+// nil if there was none lately.
+func (h *catalogHolder) vanished(name relationKey) *Table {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	if entry, ok := h.gone[name]; ok && time.Since(entry.seen) < catalogLease {
+		return entry.table
+	}
+	return nil
+}
+
+// Renew reads the nodes at once: for a session that has just changed, or is
+// about to change, what they have.
+func (h *catalogHolder) Renew(ctx context.Context) *Catalog {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	if err := h.readAll(ctx, true); err != nil {
+		h.logger.Warn("reading the nodes' catalogs", "error", err)
+	}
+	return h.current.Load()
+}
+
+// Fresh is the newest catalog, read again if that is too long ago.
+func (h *catalogHolder) Fresh(ctx context.Context) *Catalog {
+	if verified := h.verified.Load(); verified != 0 && time.Since(time.Unix(0, verified)) > catalogLease {
+		return h.Reload(ctx)
+	}
+	return h.current.Load()
 }
 
 // newCatalogHolder reads the catalogs of the nodes, of which at least one must
@@ -51,7 +130,14 @@ func newCatalogHolder(ctx context.Context, nodes []*participant.Node, period tim
 		period = defaultCatalogPeriod
 	}
 	h := &catalogHolder{nodes: nodes, logger: logger, period: period, read: make([]*nodeCatalog, len(nodes))}
-	if err := h.readAll(ctx, false); err != nil {
+	err := h.readAll(ctx, false)
+	// A machine on which everything starts at once may be too slow for it: what is
+	// late is asked again, what is refused is not.
+	for try := 1; try < catalogStartTries && errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil; try++ {
+		logger.Warn("reading the nodes' catalogs", "error", err)
+		err = h.readAll(ctx, false)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, difference := range h.current.Load().Differences() {
@@ -168,7 +254,10 @@ func (h *catalogHolder) readAll(ctx context.Context, onlyChanged bool) error {
 		return fmt.Errorf("no node's catalog could be read: %w", errors.Join(errs...))
 	}
 	if changed {
-		h.current.Store(mergeCatalogs(h.nodes, h.read))
+		merged := mergeCatalogs(h.nodes, h.read)
+		h.noteGone(h.current.Load(), merged)
+		h.current.Store(merged)
 	}
+	h.verified.Store(h.began.UnixNano())
 	return nil
 }

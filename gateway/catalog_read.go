@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pgpact/pgpact/participant"
+	"github.com/pgpact/pgpact/sqlparse"
 )
 
 // nodeCatalog is what one node's catalog says.
@@ -19,6 +20,7 @@ type nodeCatalog struct {
 	functions   map[relationKey]functionFacts
 	relations   map[relationKey]relationKind // system and own ones
 	system      map[string]functionFacts     // functions of pg_catalog
+	collation   string                       // the database's: provider and locale
 }
 
 // clientSQL reads the relations and functions of the clients' schemas, a row
@@ -33,6 +35,10 @@ const clientSQL = `SELECT 'column' AS what, n.nspname::text AS a, c.relname::tex
  (SELECT p.nr FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS p(attnum, nr)
    WHERE p.attnum = a.attnum AND p.nr <= i.indnkeyatts)::text AS m,
  EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid)::text AS o,
+ coalesce((SELECT x.relname::text FROM pg_catalog.pg_class x WHERE x.oid = i.indexrelid), '') AS p,
+ CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c'
+  AND k.conname = '` + sqlparse.ReferenceConstraint + `' AND pg_catalog.pg_get_expr(k.conbin, k.conrelid) = 'true') THEN 'reference ' ELSE '' END ||
+ CASE WHEN c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal) THEN 'triggers' ELSE '' END AS q,
  coalesce(a.attnum, 0) AS number
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind <> 'S'
@@ -43,7 +49,8 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
  AND n.nspname NOT IN ('information_schema', 'pgpact') AND pg_catalog.left(n.nspname::text, 3) <> 'pg_'
 UNION ALL
 SELECT 'function', n.nspname::text, p.proname::text, pg_catalog.bool_or(p.provolatile = 'v')::text,
- pg_catalog.bool_and(p.provolatile = 'i')::text, pg_catalog.bool_or(p.prokind = 'a')::text, '', '', '', '', '', '', '', '', '', 0
+ pg_catalog.bool_and(p.provolatile = 'i')::text, pg_catalog.bool_or(p.prokind = 'a')::text,
+ pg_catalog.bool_or(p.proretset)::text, '', '', '', '', '', '', '', '', '', '', 0
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
 GROUP BY n.nspname, p.proname`
@@ -51,16 +58,22 @@ GROUP BY n.nspname, p.proname`
 // systemSQL reads the functions of pg_catalog and the relations that are not
 // the clients'. It changes with the server's version only.
 const systemSQL = `SELECT 'function' AS what, '' AS schema, p.proname::text AS name, pg_catalog.bool_or(p.provolatile = 'v')::text AS v,
- pg_catalog.bool_and(p.provolatile = 'i')::text AS i, pg_catalog.bool_or(p.prokind = 'a')::text AS a
+ pg_catalog.bool_and(p.provolatile = 'i')::text AS i, pg_catalog.bool_or(p.prokind = 'a')::text AS a,
+ pg_catalog.bool_or(p.proretset)::text AS s
 FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace GROUP BY p.proname
 UNION ALL
-SELECT 'relation', n.nspname::text, c.relname::text, '', '', ''
+SELECT 'collation', '', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') || ':' ||
+ coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', d.datcollate::text), '', '', '', ''
+FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+UNION ALL
+SELECT 'relation', n.nspname::text, c.relname::text, '', '', '', ''
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname IN ('pg_catalog', 'information_schema', 'pgpact')`
 
-// fingerprintSQL is equal as long as clientSQL and systemSQL say the same.
+// fingerprintSQL is equal as long as clientSQL and systemSQL say the same. No
+// column may be called line: that would be taken for the whole of it.
 const fingerprintSQL = `SELECT pg_catalog.current_setting('server_version') || ' ' ||
- pg_catalog.md5(coalesce(pg_catalog.string_agg(q::text, ' ' ORDER BY q::text), '')) FROM (` + clientSQL + `) q`
+ pg_catalog.md5(coalesce(pg_catalog.string_agg(line::text, ' ' ORDER BY line::text), '')) FROM (` + clientSQL + `) line`
 
 // readNodeCatalog reads a node's catalog, or returns known when that is still
 // what the node says. The fingerprint is taken first: a change between the two
@@ -101,12 +114,14 @@ func readNodeCatalog(ctx context.Context, node *participant.Node, known *nodeCat
 
 func (n *nodeCatalog) addSystem(rows [][]string) error {
 	for _, row := range rows {
-		if len(row) != 6 {
+		if len(row) != 7 {
 			return fmt.Errorf("catalog row of %d columns", len(row))
 		}
 		switch {
 		case row[0] == "function":
-			n.system[row[2]] = readFunction(row[3:6])
+			n.system[row[2]] = readFunction(row[3:7])
+		case row[0] == "collation":
+			n.collation = row[2]
 		case row[1] == ownSchema:
 			n.relations[relationKey{row[1], row[2]}] = ownRelation
 		default:
@@ -117,23 +132,24 @@ func (n *nodeCatalog) addSystem(rows [][]string) error {
 }
 
 func readFunction(row []string) functionFacts {
-	return functionFacts{volatile: row[0] == "true", immutable: row[1] == "true", aggregate: row[2] == "true"}
+	return functionFacts{volatile: row[0] == "true", immutable: row[1] == "true", aggregate: row[2] == "true", set: row[3] == "true"}
 }
 
 func (n *nodeCatalog) addClient(rows [][]string) error {
 	keys := map[*Table][][2]int{} // position in the primary key, column
 	for _, row := range rows {
-		if len(row) != 16 {
+		if len(row) != 18 {
 			return fmt.Errorf("catalog row of %d columns", len(row))
 		}
 		name := relationKey{row[1], row[2]}
 		if row[0] == "function" {
-			n.functions[name] = readFunction(row[3:6])
+			n.functions[name] = readFunction(row[3:7])
 			continue
 		}
 		t := n.tables[name]
 		if t == nil {
-			t = &Table{Schema: row[1], Name: row[2], Kind: row[3][0], Parent: row[14] == "true"}
+			t = &Table{Schema: row[1], Name: row[2], Kind: row[3][0], Parent: row[14] == "true",
+				Reference: strings.HasPrefix(row[16], "reference"), Triggers: strings.HasSuffix(row[16], "triggers")}
 			n.tables[name] = t
 		}
 		if row[4] == "" {
@@ -146,6 +162,7 @@ func (n *nodeCatalog) addClient(rows [][]string) error {
 		t.Columns = append(t.Columns, column)
 		if position, err := strconv.Atoi(row[13]); err == nil {
 			keys[t] = append(keys[t], [2]int{position, len(t.Columns) - 1})
+			t.KeyName = row[15]
 		}
 	}
 	for t, key := range keys {
@@ -194,7 +211,12 @@ func mergeCatalogs(nodes []*participant.Node, read []*nodeCatalog) *Catalog {
 			names, known = append(names, nodes[i].Name()), append(known, n)
 		}
 	}
-	for _, n := range known {
+	for i, n := range known {
+		if i == 0 {
+			c.collation = n.collation
+		} else if c.collation != n.collation {
+			c.collation = ""
+		}
 		for name, kind := range n.relations {
 			c.relations[name] = relation{kind: kind}
 		}
@@ -218,9 +240,13 @@ func mergeCatalogs(nodes []*participant.Node, read []*nodeCatalog) *Catalog {
 		if difference != "" {
 			c.differences = append(c.differences, difference)
 			t.unusable = refuse(refusedDifference, t.String())
-			t.unusable.Detail = difference
+			t.unusable.Detail, t.differs = difference, true
 		} else {
 			t.unusable = judge(t)
+		}
+		if t.Reference {
+			t.Columns = slices.Clone(t.Columns) // the nodes' own stay as they were read
+			c.judgeDefaults(t)
 		}
 		c.relations[name] = relation{table: t, kind: userRelation}
 	}
@@ -255,6 +281,7 @@ func worst[K comparable](of map[K]functionFacts, name K, facts functionFacts) fu
 		volatile:  facts.volatile || other.volatile,
 		immutable: facts.immutable && other.immutable,
 		aggregate: facts.aggregate || other.aggregate,
+		set:       facts.set || other.set,
 	}
 }
 
@@ -290,6 +317,10 @@ func tableDifference(x, y *Table) string {
 		return fmt.Sprintf("kind %c and kind %c", x.Kind, y.Kind)
 	case x.Parent != y.Parent:
 		return "only one of them has tables that inherit from it"
+	case x.Reference != y.Reference:
+		return "only one of them is a reference table"
+	case x.Reference && x.Triggers != y.Triggers:
+		return "only one of them has triggers or rules"
 	}
 	for i := range max(len(x.Columns), len(y.Columns)) {
 		if i >= len(x.Columns) || i >= len(y.Columns) {

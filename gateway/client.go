@@ -48,6 +48,7 @@ type client struct {
 
 	out      []byte  // pending output, whole frames only
 	outBox   *[]byte // where out's memory was borrowed, nil when it was not
+	queued   uint64  // all bytes that were ever put there
 	writeErr error   // first failed write; the stream may be torn, nothing follows
 
 	writeTimeout time.Duration
@@ -56,6 +57,7 @@ type client struct {
 	ctx    context.Context // the session's; its cause says why it was ended
 	cancel context.CancelCauseFunc
 
+	txStatus  atomic.Uint32 // as the last ReadyForQuery said, for Standing
 	ending    atomic.Bool   // drain or kill was called: next takes the slow path
 	cycle     atomic.Uint64 // calls of next, from 1
 	mu        sync.Mutex
@@ -220,6 +222,7 @@ func (c *client) send(msg pgproto3.BackendMessage) {
 		c.fail(err)
 		return
 	}
+	c.queued += uint64(len(out) - len(c.out))
 	c.out = out
 	if len(c.out) >= flushAt {
 		_ = c.flush() // sticky: the session's own flush returns it
@@ -229,6 +232,7 @@ func (c *client) send(msg pgproto3.BackendMessage) {
 // sendRaw appends a whole frame to the pending output, which goes out by itself
 // when it exceeds 64 KiB.
 func (c *client) sendRaw(frame []byte) {
+	c.queued += uint64(len(frame))
 	if len(frame) >= flushAt {
 		// Not worth copying; the order must be kept.
 		if c.flush() == nil {
@@ -312,6 +316,9 @@ func (c *client) end(err error) (unexpected bool) {
 		return false
 	case errors.As(err, &pgErr):
 		c.fatal(pgErr)
+		if pgErr == errShutdown {
+			c.linger()
+		}
 		return false
 	case errors.Is(err, pgwire.ErrFrameTooLong):
 		// Postgres only logs this one and closes; a word of explanation harms nobody.
@@ -330,6 +337,26 @@ func (c *client) fatal(err *pgconn.PgError) {
 	c.writeUntil = time.Time{}
 	c.send(fatalResponse(err))
 	_ = c.flush() // the connection is closed next, in any case
+}
+
+// lingerTimeout bounds linger: a client that has read the FATAL closes at once.
+const lingerTimeout = time.Second
+
+// linger waits, within a bound, until the client has closed the connection too.
+// Closing it over a message that is just coming in would make the kernel reset
+// it, which takes the FATAL away from a client that has not read it yet; and a
+// client that was told 57P01 knows that its message has not been served.
+func (c *client) linger() {
+	closer, ok := c.conn.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		closer, ok = c.conn.raw.(interface{ CloseWrite() error })
+	}
+	if !ok || c.writeErr != nil || closer.CloseWrite() != nil {
+		return
+	}
+	if c.conn.raw.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(c.conn.raw, 1<<20)) // whatever it is, nobody serves it
+	}
 }
 
 // isGone recognises the ways in which a connection ends by the client's doing.

@@ -43,10 +43,20 @@ func (s *session) endTransaction(st *sqlparse.Statement) error {
 func (s *session) commit() error {
 	b := s.leaveBlock()
 	if b.t == nil {
+		s.traceBlockDone(coordinator.Result{Outcome: coordinator.Committed})
 		s.adopt(b)
 		return nil
 	}
 	result := b.t.Commit()
+	s.logSlowCommit(result)
+	s.traceBlockDone(result)
+	if result.Outcome == coordinator.Committed {
+		s.stopClock()
+	}
+	if b.schema > 0 {
+		// The session's next statement is to find what this one has made.
+		s.gw.catalogs.Renew(s.interrupt.context())
+	}
 	for _, notice := range result.Notices {
 		s.client.send(noticeResponse(notice))
 	}
@@ -65,6 +75,11 @@ func (s *session) commit() error {
 func commitError(result coordinator.Result) error {
 	if result.Outcome == coordinator.Unknown {
 		return &unknownOutcome{id: result.ID, err: result.Err}
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](result.Err); ok && strings.HasPrefix(pgErr.Code, "53") && pgErr.Detail == "" {
+		told := *pgErr // slots, connections, memory or disk used up: it passes
+		told.Detail = "The transaction has been rolled back on every node, and can be repeated."
+		return &told
 	}
 	if hasSQLState(result.Err) {
 		return result.Err
@@ -87,16 +102,20 @@ func hasSQLState(err error) bool {
 func unfinished(result coordinator.Result) *pgconn.PgError {
 	nodes := strings.Join(result.Unfinished, `", "`)
 	warning := sqlErrorf(pgerrcode.Warning, `the transaction has committed, but node "%s" has not confirmed its part yet`, nodes)
-	warning.Detail = "Transaction " + result.ID.String() + " is finished there as soon as the node answers."
+	warning.Detail = "Transaction " + result.ID.String() + " is finished there as soon as all its nodes answer."
 	return warning
 }
 
 // rollback undoes the block everywhere. It cannot fail.
 func (s *session) rollback() {
 	b := s.leaveBlock()
+	rolledBack := coordinator.Result{Outcome: coordinator.Aborted}
 	if b.t != nil {
 		b.t.Rollback()
+		rolledBack.ID = b.t.ID()
 	}
+	s.traceBlockDone(rolledBack)
+	s.stopClock()
 	s.restoreParameters(b)
 }
 
@@ -105,6 +124,7 @@ func (s *session) rollback() {
 func (s *session) leaveBlock() *block {
 	b := s.block
 	s.block = nil
+	s.routing.catalog = nil
 	s.portals.clear()
 	return b
 }

@@ -14,6 +14,9 @@ type frontConn struct {
 	net.Conn          // the client's bytes: the socket, or TLS over it
 	raw      net.Conn // the socket
 
+	tls     *tlsFacts // nil: not encrypted
+	traffic *traffic  // nil: not counted, as of the bytes under TLS, which are counted above it
+
 	prefix []byte // received during the negotiation, not yet read
 	muted  bool   // writes vanish
 
@@ -24,7 +27,11 @@ type frontConn struct {
 
 func (c *frontConn) Read(b []byte) (int, error) {
 	if len(c.prefix) == 0 {
-		return c.Conn.Read(b)
+		n, err := c.Conn.Read(b)
+		if c.traffic != nil {
+			c.traffic.received.Add(int64(n))
+		}
+		return n, err
 	}
 	n := copy(b, c.prefix)
 	c.prefix = c.prefix[n:]
@@ -38,7 +45,11 @@ func (c *frontConn) Write(b []byte) (int, error) {
 	if c.muted {
 		return len(b), nil
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	if c.traffic != nil {
+		c.traffic.sent.Add(int64(n))
+	}
+	return n, err
 }
 
 // Close is called by psql-wire, on every way out.

@@ -78,6 +78,16 @@ func formatOf(options map[string]string) (copyFormat, error) {
 	return f, nil
 }
 
+// plainByte is a byte that says nothing about where a line ends.
+func (f *copyFormat) plainByte() byte {
+	for _, c := range []byte("xyz") {
+		if c != f.quote && c != f.escape {
+			return c
+		}
+	}
+	return 0 // not reached: there are only two to avoid
+}
+
 var knownCopyOptions = map[string]bool{
 	"format": true, "freeze": true, "delimiter": true, "null": true, "default": true, "header": true, "quote": true,
 	"escape": true, "force_quote": true, "force_not_null": true, "force_null": true, "encoding": true,

@@ -3,12 +3,10 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgpact/pgpact/internal/pgwire"
@@ -21,9 +19,7 @@ import (
 // once, so that a statement that is wrong is refused before the client sends
 // anything; the others begin when the first row for them arrives.
 //
-// What is wrong with the data is for a node to say. A row of which the gateway
-// already knows that no Postgres takes it (no key, line ends mixed) goes to a
-// node that will say so; if that node takes it after all, the gateway refuses.
+// What is wrong with the data is for a node to say: see copy_wrong.go.
 
 // copyData runs COPY. To the nodes it goes as a simple query whichever protocol
 // the client uses: the answers to the two are the same.
@@ -43,7 +39,7 @@ func (s *session) copyData(x *execution) error {
 		err = s.copyTo(x)
 	}
 	if p != nil && err == nil {
-		p.completed()
+		s.completed(p)
 		s.sendHeld() // its commit comes with Sync
 	}
 	return err
@@ -82,7 +78,9 @@ type copyIn struct {
 	nodes         []*copyNode
 	first, styled *copyNode
 	response      []byte // the first node's CopyInResponse
-	whole         bool   // there is one node only: nothing is split
+	whole         bool   // every node gets all rows: nothing is split
+
+	everywhere bool // a reference table over several nodes
 
 	// instead is the error if judge takes what it should have refused; without a
 	// judge it is an error of the gateway's own.
@@ -104,15 +102,17 @@ func (s *session) copyFrom(x *execution) error {
 	}
 	c := &copyIn{s: s, sql: x.sql, table: target.table, taints: target.taints}
 	placement := s.gw.router.placement
-	c.whole = len(placement.nodes) == 1
+	c.whole = len(placement.nodes) == 1 || c.table.Reference
 	if c.format, err = formatOf(x.st.Copy.Options); err != nil {
 		return err
 	}
-	at := keyPosition(c.table, x.st.Copy)
-	if c.noKey = at < 0; c.noKey && !c.whole && c.table.key().hasDefault() {
-		return missingKey(c.table)
+	if !c.table.Reference {
+		at := keyPosition(c.table, x.st.Copy)
+		if c.noKey = at < 0; c.noKey && !c.whole && c.table.key().hasDefault() {
+			return missingKey(c.table)
+		}
+		c.key = newFieldReader(&c.format, at, c.table.key().Name)
 	}
-	c.key = newFieldReader(&c.format, at, c.table.key().Name)
 	c.nodes = make([]*copyNode, len(placement.nodes))
 	if s.state == idle {
 		// All or nothing over the nodes; the tag must wait for the commit.
@@ -122,7 +122,11 @@ func (s *session) copyFrom(x *execution) error {
 		}
 	}
 	defer c.stop()
-	if err := c.beginFirst(); err != nil {
+	begin := c.beginFirst
+	if c.table.Reference && len(placement.nodes) > 1 {
+		begin = c.beginEverywhere
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	return c.run()
@@ -135,6 +139,11 @@ func (c *copyIn) beginFirst() error {
 	if err != nil {
 		return err
 	}
+	return c.beginWith(b)
+}
+
+// beginWith begins the COPY at the branch that is asked first.
+func (c *copyIn) beginWith(b *participant.Branch) error {
 	n, err := c.begin(b)
 	if err != nil {
 		return err
@@ -187,10 +196,10 @@ func (c *copyIn) run() error {
 				return c.abort(err)
 			}
 		}
-		msg, err := s.client.next(wait{})
+		msg, err := s.client.next(wait{timeout: s.clockLeft()})
 		if err != nil {
-			s.ended = err
-			return c.abort(err)
+			s.ended = s.waitError(err)
+			return c.abort(s.ended)
 		}
 		// Postgres looks for a cancel between rows.
 		if ctx.Err() != nil {
@@ -223,7 +232,15 @@ func (c *copyIn) run() error {
 // nodes are out of it.
 func (c *copyIn) data(data []byte) error {
 	if c.whole {
-		return c.stopped(c.first.add(c, data))
+		for _, n := range c.nodes {
+			if n == nil {
+				continue
+			}
+			if err := n.add(c, data); err != nil {
+				return c.stopped(err)
+			}
+		}
+		return nil
 	}
 	c.split.feed(data)
 	return c.pieces()
@@ -270,7 +287,7 @@ func (c *copyIn) place(p *piece) error {
 	row := p.data[:p.content]
 	switch {
 	case p.wrong:
-		return c.refused(c.judgeOfLines(), p, errMalformedRow)
+		return c.refusedLine(p)
 	case p.marker && p.content == 0:
 		return nil
 	case p.marker && c.marked == nil:
@@ -322,26 +339,6 @@ func (c *copyIn) placeByKey(value []byte, p *piece) error {
 		}
 	}
 	return n.addRow(c, p)
-}
-
-// errMalformedRow stands for an error that the node should have raised.
-var errMalformedRow = sqlError(pgerrcode.BadCopyFileFormat, "malformed data in COPY")
-
-// refused has a node refuse the row; instead is what the client is told if it
-// does not.
-func (c *copyIn) refused(n *copyNode, p *piece, instead error) error {
-	c.instead, c.judge = instead, n
-	return n.addRow(c, p)
-}
-
-// refuse is a refusal of the gateway's own, of a row. What is wrong with rows
-// before it has precedence.
-func (c *copyIn) refuse(refusal error, p *piece) error {
-	if pgErr, ok := refusal.(*pgconn.PgError); ok { //nolint:errorlint // made by our caller
-		pgErr.Where = fmt.Sprintf("COPY %s, line %d", c.table.Name, c.line+p.lines(p.eol))
-	}
-	c.instead = refusal
-	return nil
 }
 
 // beginAt begins the COPY at another node.

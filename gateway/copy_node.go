@@ -237,6 +237,13 @@ func (c *copyIn) done() error {
 			count += n.count
 		}
 	}
+	if c.everywhere {
+		count = c.first.count
+		c.stop() // the connections are for statements again
+		if err := c.s.sameEverywhere(c.table); err != nil {
+			return err
+		}
+	}
 	c.s.complete("COPY " + strconv.FormatUint(count, 10))
 	return nil
 }
@@ -374,19 +381,12 @@ func (c *copyIn) failedByClient(message string) error {
 	return pgErr
 }
 
-// judgeOfLines is a node that knows the lines' ends, if there is any.
-func (c *copyIn) judgeOfLines() *copyNode {
-	if c.styled != nil {
-		return c.styled
-	}
-	return c.first
-}
-
-// stop ends the feeds.
+// stop ends the feeds, unless they have been ended.
 func (c *copyIn) stop() {
 	for _, n := range c.nodes {
-		if n != nil {
+		if n != nil && n.feed != nil {
 			n.feed.Stop()
+			n.feed = nil
 		}
 	}
 }

@@ -26,6 +26,9 @@ func (s *session) copyTo(x *execution) error {
 	if err != nil {
 		return err
 	}
+	if r.combine != nil && r.combine.needed {
+		return refuse(refusedCombination, "COPY of a query whose rows must be combined", "", "Run the query, and copy what it returns.")
+	}
 	format, err := formatOf(x.st.Copy.Options)
 	if err != nil {
 		return err

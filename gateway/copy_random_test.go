@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // randomCopy makes COPY statements with data for them, mostly right.
@@ -24,12 +25,9 @@ type randomCopy struct {
 
 // TestCopyRandom: random data in random formats, whole or damaged, gives the
 // same answers and rows over one, two and three nodes as on one Postgres.
-// PGPACT_SEED draws others, PGPACT_COPIES more of them. The seed is fixed
-// otherwise, because one difference is known and not mended: of a row that is
-// damaged by mixed ends of lines the gateway may say "malformed data in COPY"
-// where Postgres has other words and the same 22P04 (seed 1795223236818502815).
+// PGPACT_SEED repeats a run, PGPACT_COPIES makes it longer.
 func TestCopyRandom(t *testing.T) {
-	seed := uint64(1)
+	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("PGPACT_SEED"); text != "" {
 		var err error
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {

@@ -1,10 +1,6 @@
 package gateway
 
-import (
-	"encoding/binary"
-
-	"github.com/jackc/pgerrcode"
-)
+import "github.com/jackc/pgerrcode"
 
 // splitter cuts the data of a COPY FROM STDIN, which comes in pieces of any
 // size, into header and rows. It finds their ends where CopyReadLineText and
@@ -270,10 +266,29 @@ func (s *splitter) endMarker(text bool) (p piece, ok, known bool) {
 	case eolCR:
 		wrong = wrong || c != '\r'
 	}
+	// Half a character would be another error than the one that Postgres finds.
+	behind := after + characterLength(c)
+	if _, known = s.peek(behind - 1); !known {
+		return piece{}, false, false
+	}
 	eol := s.eol
-	p, ok = s.cut(s.at, after+1, wrong)
+	p, ok = s.cut(s.at, behind, wrong)
 	p.eol, p.marker, s.done = eol, true, true
 	return p, ok, true
+}
+
+// characterLength is how many bytes Postgres expects of a character of UTF-8 that
+// begins with c, as pg_utf_mblen.
+func characterLength(c byte) int {
+	switch {
+	case c&0xe0 == 0xc0:
+		return 2
+	case c&0xf0 == 0xe0:
+		return 3
+	case c&0xf8 == 0xf0:
+		return 4
+	}
+	return 1
 }
 
 func (s *splitter) nextCSV() (piece, bool) {
@@ -318,83 +333,4 @@ func (s *splitter) nextCSV() (piece, bool) {
 		s.at++
 	}
 	return s.rest()
-}
-
-// maxAllocSize is Postgres's own limit for a value.
-const maxAllocSize = 1<<30 - 1
-
-func (s *splitter) nextBinary() (piece, bool, error) {
-	if !s.headed {
-		return s.nextBinaryHeader()
-	}
-	if s.fields < 0 {
-		if len(s.buf)-s.start < 2 {
-			s.done = s.eof // a single byte at the end is nothing to Postgres
-			return piece{}, false, nil
-		}
-		fields := int(int16(binary.BigEndian.Uint16(s.buf[s.start:])))
-		switch {
-		case fields == -1:
-			p, ok := s.trailer()
-			return p, ok, nil
-		case fields != s.columns:
-			p, ok := s.cut(s.start, s.start+2, true)
-			return p, ok, nil
-		}
-		s.fields, s.at = fields, s.start+2
-	}
-	for s.fields > 0 {
-		if len(s.buf)-s.at < 4 {
-			return s.incomplete()
-		}
-		length := int(int32(binary.BigEndian.Uint32(s.buf[s.at:])))
-		switch {
-		case length < -1, length >= maxAllocSize:
-			p, ok := s.cut(s.at+4, s.at+4, true)
-			return p, ok, nil
-		case len(s.buf)-s.at-4 < length:
-			return s.incomplete()
-		}
-		s.at += 4 + max(length, 0)
-		s.fields--
-	}
-	p, ok := s.cut(s.at, s.at, false)
-	return p, ok, nil
-}
-
-// incomplete: the rest of a row or header is still to come, or missing.
-func (s *splitter) incomplete() (piece, bool, error) {
-	if !s.eof {
-		return piece{}, false, nil
-	}
-	p, ok := s.cut(len(s.buf), len(s.buf), true)
-	return p, ok, nil
-}
-
-func (s *splitter) nextBinaryHeader() (piece, bool, error) {
-	all := s.buf[s.start:]
-	if len(all) < binaryHeader {
-		return s.incomplete()
-	}
-	extension := int(int32(binary.BigEndian.Uint32(all[binaryHeader-4:])))
-	switch {
-	case !isBinaryHeader(all) || extension < 0:
-		p, ok := s.cut(s.start+binaryHeader, s.start+binaryHeader, true)
-		return p, ok, nil
-	case len(all)-binaryHeader < extension:
-		return s.incomplete()
-	}
-	end := s.start + binaryHeader + extension
-	p, ok := s.cut(end, end, false)
-	return p, ok, nil
-}
-
-// trailer looks behind the end of the rows: more data is an error. The trailer
-// itself is no piece: each node is given its own.
-func (s *splitter) trailer() (piece, bool) {
-	if len(s.buf)-s.start > 2 {
-		return s.cut(s.start, s.start+3, true)
-	}
-	s.done = s.eof
-	return piece{}, false
 }

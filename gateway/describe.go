@@ -102,6 +102,8 @@ func (c *descriptionCache) get(key string) *description {
 	return d
 }
 
+func (c *descriptionCache) remove(key string) { c.entries.Remove(key) }
+
 func (c *descriptionCache) add(key string, d *description) { c.entries.Add(key, d) }
 
 // describeStatement makes st.description known, by asking a node if need be.
@@ -118,6 +120,17 @@ func (s *session) describeStatement(st *statement) error {
 	if st.key == "" {
 		s.giveKey(st)
 	}
+	if st.parsed.Kind == sqlparse.Fetch {
+		if s.block == nil {
+			st.description = noRows(st.oids) // of no cursor
+			return nil
+		}
+		if cursor := s.mergedCursor(st.parsed); cursor != nil {
+			of := cursor.statement.description
+			st.description = &description{params: st.oids, fields: of.fields, frame: of.frame}
+			return nil
+		}
+	}
 	if st.description = s.gw.descriptions.get(st.key); st.description != nil {
 		return nil
 	}
@@ -131,7 +144,35 @@ func (s *session) describeStatement(st *statement) error {
 		return err
 	}
 	st.description = d
-	s.gw.descriptions.add(st.key, d)
+	if st.parsed.Kind != sqlparse.Fetch { // what a cursor returns is this session's
+		s.gw.descriptions.add(st.key, d)
+	}
+	return nil
+}
+
+// describeAgain is describeStatement for a client that asks: when the catalogs
+// have changed since the statement was described, a node says whether it is still
+// the same, as Postgres looks again then.
+func (s *session) describeAgain(st *statement) error {
+	known := st.description
+	generation := s.gw.descriptions.refresh()
+	if known == nil || !known.returnsRows() || st.generation == generation || st.ownDescription() != nil ||
+		st.parsed.Kind == sqlparse.Execute {
+		return s.describeStatement(st)
+	}
+	b, done, err := s.branchToAsk(st)
+	if err != nil {
+		return err
+	}
+	defer done()
+	d, err := s.askDescription(b, st)
+	if err != nil {
+		return err
+	}
+	if err := st.verify(b, pgwire.NewFrame(d.frame)); err != nil {
+		return err
+	}
+	st.generation = generation
 	return nil
 }
 
@@ -139,7 +180,7 @@ func (s *session) describeStatement(st *statement) error {
 // one it returns nothing, until it is run.
 func (s *session) describeExecute(st *statement) error {
 	st.description = noRows(st.oids)
-	target := s.statements[st.parsed.Prepared]
+	target := s.statements.get(st.parsed.Prepared)
 	if target == nil || target == st {
 		return nil
 	}
@@ -161,6 +202,8 @@ func (st *statement) ownDescription() *description {
 		return noRows(st.oids)
 	case st.parsed.Kind == sqlparse.Show && isOwnSetting(st.parsed.Setting.Name):
 		return ownSettingDescription(st.parsed.Setting.Name)
+	case st.parsed.Kind == sqlparse.Show && isHeld(st.parsed.Setting.Name):
+		return showDescription(st.parsed.Setting.Name)
 	case isOwnCall(st.parsed):
 		return callDescription(st.parsed)
 	}
@@ -178,9 +221,8 @@ func (st *statement) ownDescription() *description {
 func (s *session) branchToAsk(st *statement) (b *participant.Branch, done func(), err error) {
 	if s.block != nil && s.block.t != nil {
 		if st.parsed.Kind == sqlparse.Fetch {
-			if node := s.block.cursors[st.parsed.Prepared]; node != nil {
-				b, err = s.enlist(node)
-				return b, func() {}, err
+			if p := s.portals.get(st.parsed.Prepared); p != nil && p.at != nil {
+				return p.at, func() {}, p.at.Lost()
 			}
 		}
 		b, err = s.enlistAny()

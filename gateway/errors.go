@@ -5,11 +5,13 @@ package gateway
 // thing (class 08: connect again; 40001: repeat; 08007: nobody knows).
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/jackc/pgerrcode"
@@ -75,6 +77,9 @@ func clientError(err error) (pgErr *pgconn.PgError, known bool) {
 	if e, ok := errors.AsType[*rolledBack](err); ok {
 		return sqlError(pgerrcode.TransactionRollback, e.Error()), true
 	}
+	if e, ok := errors.AsType[*coordinator.SnapshotError](err); ok {
+		return snapshotError(e), true
+	}
 	if pgErr := nodeError(err); pgErr != nil {
 		return pgErr, true
 	}
@@ -118,12 +123,33 @@ func nodeError(err error) *pgconn.PgError {
 	return nil
 }
 
+// snapshotError: nothing has been read. What cannot be reached is a connection
+// failure, as everywhere; otherwise it was waited for others in vain, for which
+// Postgres says lock_not_available.
+func snapshotError(e *coordinator.SnapshotError) *pgconn.PgError {
+	pgErr := sqlErrorf(pgerrcode.LockNotAvailable, "the nodes could not be read at one instant within %s", e.Waited)
+	pgErr.Detail = strings.ToUpper(e.Err.Error()[:1]) + e.Err.Error()[1:] + "."
+	if why := cmp.Or(nodeError(e.Err), coordinatorError(e.Err)); why != nil {
+		pgErr.Code, pgErr.Detail = why.Code, strings.ToUpper(why.Message[:1])+why.Message[1:]+"."
+		if why.Detail != "" {
+			pgErr.Detail += " (" + why.Detail + ")"
+		}
+	}
+	pgErr.Hint = "Try again, or SET " + consistencyName + " = " + ReadPerNode + " to read each node at a moment of its own."
+	return pgErr
+}
+
 // coordinatorError words an error of the transaction manager, nil for another.
 func coordinatorError(err error) *pgconn.PgError {
 	if e, ok := errors.AsType[*coordinator.KeyTakenError](err); ok {
 		pgErr := sqlErrorf(pgerrcode.UniqueViolation, "idempotency key %q has already been used", e.Key)
 		pgErr.Detail = fmt.Sprintf("Transaction %s has committed with it.", e.Winner)
 		return pgErr
+	}
+	if e, ok := errors.AsType[*coordinator.KeyUnsureError](err); ok {
+		pgErr := sqlErrorf(pgerrcode.ObjectNotInPrerequisiteState, "it cannot be told whether idempotency key %q has been used", e.Key)
+		pgErr.Detail = e.Reason + "."
+		return withHint(pgErr, "Nothing has been done under it now. Ask again; SHOW pgpact.in_doubt and pgpact check tell what stands in the way.")
 	}
 	if e, ok := errors.AsType[*coordinator.ForgottenError](err); ok {
 		return sqlError(pgerrcode.UndefinedObject, e.Error())

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -40,6 +41,17 @@ func TestNodeLostAtCommitIsNamed(t *testing.T) {
 		pgErr, known := clientError(commitError(coordinator.Result{Outcome: coordinator.Aborted, Err: err}))
 		if !known || pgErr.Code != pgerrcode.ConnectionFailure || !strings.Contains(pgErr.Message, `node "b"`) {
 			t.Errorf("%v: %v %+v", err, known, pgErr)
+		}
+	}
+}
+
+// What is used up on a node passes: the client is told that the commit has certainly failed and can be repeated.
+func TestCommitSaysThatResourcesPass(t *testing.T) {
+	for code, want := range map[string]bool{"53200": true, "53100": true, "23503": false} {
+		err := commitError(coordinator.Result{Outcome: coordinator.Aborted, Err: &pgconn.PgError{Code: code, Message: "m"}})
+		pgErr, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok || pgErr.Code != code || (pgErr.Detail != "") != want {
+			t.Errorf("%s: %#v", code, err)
 		}
 	}
 }

@@ -20,16 +20,29 @@ type execution struct {
 
 	portal   *portal // extended protocol, else nil
 	describe bool    // the client waits for the portal's description
+	told     bool    // it has been
 	run      bool    // Execute; without it the node only checks Parse and Bind
 	maxRows  uint32  // 0: all
 
-	merged merge    // of the nodes' answers
-	spool  *spool   // where rows go instead of to the client
-	copy   *copyOut // of a COPY TO STDOUT, else nil
-	quiet  bool     // the statement has failed: what the other nodes say is dropped
+	plan     *combinePlan // of a SELECT whose rows are combined, else nil
+	declared *portal      // the cursor that DECLARE makes for them, else nil
+	combined *statement   // it, as it was described
 
-	verifying  bool // the description under way is compared, not relayed
-	knownFirst bool // the first branch had the statement prepared already
+	merged    merge        // of the nodes' answers
+	spool     *spool       // where rows go instead of to the client
+	explained *explaining  // of EXPLAIN, else nil
+	copy      *copyOut     // of a COPY TO STDOUT, else nil
+	parts     *insertParts // of an INSERT of rows of several nodes, else nil
+	together  bool         // its snapshots are to be of one instant
+	// described tells which nodes describe the statement before the window.
+	described []bool
+	// collect keeps the tags for completeMerged, though there be one node only.
+	collect bool
+	quiet   bool // the statement has failed: what the other nodes say is dropped
+
+	verifying  bool         // the description under way is compared, not relayed
+	learnt     *description // of a statement that has none, while it is read
+	knownFirst bool         // the first branch had the statement prepared already
 
 	// Messages, here so that they need no memory of their own.
 	parseMsg    pgproto3.Parse
@@ -46,20 +59,41 @@ func (x *execution) simple(st *sqlparse.Statement, sql string) *execution {
 // onNodes runs the statement where route says, within the session's
 // transaction, if there is one.
 func (s *session) onNodes(x *execution, r *route) error {
-	if s.state == idle && r.writes && r.multi() {
+	if s.timedOut() {
+		return errTransactionTimeout
+	}
+	if r.schema && x.run {
+		return s.changeSchema(x, r)
+	}
+	if r.rows != nil {
+		var err error
+		if x.parts, err = s.splitInsert(x, r); err != nil {
+			return err
+		}
+	}
+	if s.state == idle && r.writes && (r.multi() || x.explained != nil || x.spool != nil) {
 		// A statement that writes on several nodes needs a transaction around it,
-		// and its tag must wait for that to commit.
+		// and its tag must wait for that to commit. So does EXPLAIN ANALYZE, and
+		// one whose rows are kept here: if that fails nothing must have been done.
 		s.hold = x.sql != "" // of the simple protocol; EXECUTE has a portal there too
 		if err := s.advance(onSeveral); err != nil {
 			return err
 		}
 	}
+	if begin, ok := s.wantsSnapshots(x, r); ok && s.state == idle {
+		s.hold = x.sql != ""
+		if err := s.advanceTo(onSeveral, begin); err != nil {
+			return err
+		}
+	}
 	if s.state == idle {
+		x.together = s.readsTogether(x, r)
 		return s.autocommit(x, r)
 	}
 	if err := s.enlistAll(r); err != nil {
 		return err
 	}
+	x.together = s.readsTogether(x, r) && !s.block.repeatableRead() && !s.block.serializable()
 	for _, b := range s.branches {
 		switch {
 		case r.writes && locksOnly(x.st):
@@ -70,6 +104,9 @@ func (s *session) onNodes(x *execution, r *route) error {
 		if r.taints {
 			b.Conn().Taint()
 		}
+	}
+	if r.reference != nil {
+		return s.onReference(x, r)
 	}
 	return s.exchange(x)
 }
@@ -104,15 +141,18 @@ func (s *session) enlistAll(r *route) error {
 
 // autocommit runs a statement that is a transaction by itself: at one node, or,
 // when it only reads, at several.
-func (s *session) autocommit(x *execution, r *route) error {
-	if level, _ := s.settings.Get("default_transaction_isolation"); r.multi() && level == "serializable" {
+func (s *session) autocommit(x *execution, r *route) (err error) {
+	if r.multi() && serializableByDefault(s.settings) {
 		return errSerializable
 	}
 	t, err := s.beginTransaction()
 	if err != nil {
 		return err
 	}
-	defer t.End()
+	defer func() {
+		t.End()
+		s.observeAutocommit(r.writes, err)
+	}()
 	join := func(node *participant.Node) (*participant.Branch, error) {
 		return s.join(t, node, s.settings, nil)
 	}
@@ -137,7 +177,7 @@ func (s *session) autocommit(x *execution, r *route) error {
 		}
 	}
 	err = s.exchange(x)
-	if err != nil && x.portal != nil && isStalePlan(err) {
+	if err != nil && x.portal != nil && x.plan == nil && isStalePlan(err) {
 		err = s.retryStalePlan(x)
 	}
 	if err != nil && r.writes && s.branches[0].Lost() != nil {
@@ -166,7 +206,7 @@ func (s *session) retryStalePlan(x *execution) error {
 	for _, b := range s.branches {
 		b.ForgetStatement(x.portal.statement.key)
 	}
-	x.quiet, x.verifying = false, false
+	x.quiet, x.verifying, x.learnt = false, false, nil
 	return s.exchange(x)
 }
 
@@ -175,30 +215,35 @@ func (s *session) retryStalePlan(x *execution) error {
 // read to their end, so that the connections stay usable.
 func (s *session) exchange(x *execution) error {
 	x.merged.begin(len(s.branches))
-	if x.mustVerifyFirst() {
+	if x.explained != nil {
+		return s.explainOnNodes(x)
+	}
+	if x.plan != nil {
+		return s.combineRows(x)
+	}
+	if x.copy != nil && x.together {
+		return s.copyTogether(x)
+	}
+	if s.mustVerifyFirst(x) {
 		if err := s.prepareVerified(x); err != nil {
 			return err
 		}
 	}
-	var err error
-	sent := 0
-	for i, b := range s.branches {
-		x.merged.nth = i
-		if err = x.send(b); err != nil {
-			x.quiet = true
-			break
-		}
-		sent++
-	}
-	if x.knownFirst && s.pending.parse != nil {
-		s.pending.parse = nil // the node will not say it: it need not parse
-		s.client.send(&pgproto3.ParseComplete{})
-	}
+	sent, err := s.sendToAll(x)
+	s.answerKnown(x)
 	for i, b := range s.branches[:sent] {
 		x.merged.nth = i
-		if failure := s.relay(b, x); failure != nil && err == nil {
+		failure := s.relay(b, x)
+		switch {
+		case failure == nil:
+		case x.parts != nil:
+			err, x.quiet = x.parts.prefer(err, i, failure), true
+		case err == nil:
 			err, x.quiet = failure, true
 		}
+	}
+	if err == nil && x.parts != nil {
+		err = s.handOutReturned(x)
 	}
 	if err == nil && x.merged.several() && x.merged.tag != "" && x.spool == nil {
 		s.completeMerged(x)
@@ -206,45 +251,45 @@ func (s *session) exchange(x *execution) error {
 	return err
 }
 
+// sendToAll sends the statement to all of s.branches, and returns to how many of
+// them it has.
+func (s *session) sendToAll(x *execution) (sent int, err error) {
+	if x.together {
+		if err := s.exchangeTogether(x); err != nil {
+			return 0, err
+		}
+		return len(s.branches), nil
+	}
+	for i, b := range s.branches {
+		x.merged.nth = i
+		if err := s.send(x, b); err != nil {
+			x.quiet = true
+			return i, err
+		}
+	}
+	return len(s.branches), nil
+}
+
 // send writes the statement to one branch.
-func (x *execution) send(b *participant.Branch) error {
-	if x.portal == nil {
+func (s *session) send(x *execution, b *participant.Branch) error {
+	switch {
+	case x.portal == nil && x.parts != nil:
+		b.Query(x.parts.parts[x.merged.nth].sql)
+		return b.Send()
+	case x.portal == nil:
 		b.Query(x.sql)
 		return b.Send()
+	case x.parts != nil:
+		return s.sendPart(x, b, x.merged.nth)
 	}
-	return x.sendSeries(b)
+	return s.sendSeries(x, b)
 }
 
 // sendSeries writes Parse (if the connection does not know the statement), Bind,
 // Describe, Execute and Sync.
-func (x *execution) sendSeries(b *participant.Branch) error {
-	p := x.portal
-	st := p.statement
-	b.StartSeries()
-	if p.at != b { // else it is open there already
-		name, parsed := st.nameAt(b)
-		if x.merged.nth == 0 {
-			x.knownFirst = parsed
-		}
-		if !parsed {
-			x.parseMsg = pgproto3.Parse{Name: name, Query: st.sql, ParameterOIDs: st.oids}
-			b.Parse(&x.parseMsg)
-			if st.verifiable() {
-				x.describeMsg = pgproto3.Describe{ObjectType: 'S', Name: name}
-				b.Describe(&x.describeMsg)
-			}
-		}
-		p.bind.PreparedStatement, p.bind.DestinationPortal = name, p.nodeName
-		b.Bind(&p.bind)
-	}
-	if x.describe {
-		x.describeMsg = pgproto3.Describe{ObjectType: 'P', Name: p.nodeName}
-		b.Describe(&x.describeMsg)
-	}
-	if x.run {
-		x.executeMsg = pgproto3.Execute{Portal: p.nodeName, MaxRows: x.maxRows}
-		b.Execute(&x.executeMsg)
-	}
-	b.Sync()
+func (s *session) sendSeries(x *execution, b *participant.Branch) error {
+	s.appendParse(x, b, false)
+	s.appendBind(x, b)
+	s.appendExecute(x, b)
 	return b.Send()
 }

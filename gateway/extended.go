@@ -67,6 +67,9 @@ func (s *session) parseMessage(body []byte) error {
 	st := &statement{name: msg.Name, sql: msg.Query, oids: msg.ParameterOIDs}
 	if len(parsed) == 1 {
 		st.parsed = &parsed[0]
+		if option := st.parsed.Reference; option != nil && option.SQL != "" {
+			st.sql = option.SQL
+		}
 		if s.state == failed && !exits(st.parsed) {
 			return errAborted
 		}
@@ -92,7 +95,7 @@ func (s *session) bindMessage(body []byte) error {
 		return err
 	}
 	p.name = p.bind.DestinationPortal
-	p.statement = s.statements[p.bind.PreparedStatement]
+	p.statement = s.statements.get(p.bind.PreparedStatement)
 	if s.pending.bind != nil || s.pending.parse != p.statement {
 		if err := s.settle(); err != nil {
 			return err
@@ -142,10 +145,16 @@ func (s *session) bindPortal(p *portal) error {
 		return errAborted
 	}
 	if p.name != "" && s.portals.get(p.name) != nil {
-		return sqlErrorf(pgerrcode.DuplicateCursor, "cursor %q already exists", p.name)
+		return duplicateCursor(p.name)
 	}
 	if len(s.portals.byName) >= s.gw.cfg.MaxPortals {
-		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "too many portals (limit %d)", s.gw.cfg.MaxPortals)
+		return tooManyPortals(s.gw.cfg.MaxPortals)
+	}
+	if p.name == "" {
+		s.portals.remove("") // this one takes its place
+	}
+	if s.portals.bytes+p.size() > s.gw.cfg.MaxPortalBytes {
+		return portalBytes(s.gw.cfg.MaxPortalBytes)
 	}
 	if s.block != nil {
 		p.level = len(s.block.savepoints)
@@ -206,14 +215,17 @@ func (s *session) describeNamed(name string) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	st := s.statements[name]
+	st := s.statements.get(name)
 	if st == nil {
 		return noStatement(name)
 	}
 	if s.state == failed && st.parsed != nil && st.parsed.Returns {
 		return errAborted
 	}
-	if err := s.describeStatement(st); err != nil {
+	if err := s.describeAgain(st); err != nil {
+		if errors.Is(err, errStalePlan) { // found out behind the parameters
+			s.client.send(&pgproto3.ParameterDescription{ParameterOIDs: st.description.params})
+		}
 		return err
 	}
 	s.client.send(&pgproto3.ParameterDescription{ParameterOIDs: st.description.params})
@@ -226,7 +238,10 @@ func (s *session) describePortal(p *portal) error {
 	if s.state == failed && st.parsed != nil && st.parsed.Returns {
 		return errAborted
 	}
-	if err := s.describeStatement(st); err != nil {
+	if p.at != nil {
+		return s.describeHeld(p)
+	}
+	if err := s.describeAgain(st); err != nil {
 		return err
 	}
 	if !st.description.returnsRows() {
@@ -273,7 +288,7 @@ func (s *session) closeMessage(body []byte) error {
 	}
 	switch msg.ObjectType {
 	case 'S':
-		delete(s.statements, msg.Name)
+		s.statements.remove(msg.Name)
 	case 'P':
 		if err := s.closePortal(msg.Name); err != nil {
 			return err
@@ -289,7 +304,9 @@ func (s *session) closeMessage(body []byte) error {
 // over.
 func (s *session) syncMessage() {
 	if !s.skipping {
+		s.atSync = s.state != inBlock
 		err := s.settle()
+		s.atSync = false
 		if err == nil {
 			err = s.advance(onFinish)
 		}
@@ -311,26 +328,50 @@ func (s *session) settle() error {
 	case s.pending.bind != nil:
 		return s.settleBind(s.pending.bind)
 	case s.pending.parse != nil:
-		if err := s.describeStatement(s.pending.parse); err != nil {
-			return err
-		}
-		s.pending.parse = nil
-		s.client.send(&pgproto3.ParseComplete{})
+		return s.settleParse()
 	}
 	return nil
 }
 
-// settleBind has a node check a portal that is not executed yet. Execute will
-// bind it again: what is bound outside a block is gone with this exchange.
-func (s *session) settleBind(p *portal) error {
-	x := &s.x
-	*x = execution{st: p.statement.parsed, portal: p, describe: s.pending.describe}
-	s.pending.describe = false
-	r, err := s.route(x)
-	if err != nil {
+// settleParse answers a Parse.
+func (s *session) settleParse() error {
+	if err := s.describeStatement(s.pending.parse); err != nil {
 		return err
 	}
-	r.writes, r.taints = false, false // nothing is run
+	s.pending.parse = nil
+	s.client.send(&pgproto3.ParseComplete{})
+	return nil
+}
+
+// settleBind has a node bind a portal that is not executed yet. One that its
+// node does not hold is only checked: Execute will bind it again.
+func (s *session) settleBind(p *portal) error {
+	describe := s.pending.describe
+	s.pending.describe = false
+	if cursor := s.mergedCursor(p.statement.parsed); cursor != nil {
+		return s.answerCursor(p.statement, cursor, p, describe)
+	}
+	x := &s.x
+	*x = execution{st: p.statement.parsed, portal: p, describe: describe}
+	r, err := s.route(x)
+	known := err == nil
+	if err != nil {
+		if !p.statement.routedLate() {
+			return err
+		}
+		r = anyNode // that there is no such cursor is said when it is run
+	}
+	if known && p.held() && !s.atSync {
+		if s.state == idle {
+			if err := s.advance(onSeveral); err != nil {
+				return err
+			}
+		}
+		// Whoever fetches from it runs it: the branch is marked now.
+		p.nodeName = p.name
+		return s.onNodes(x, &r)
+	}
+	p.nodeName, r.writes, r.taints, r.rows, r.reference = "", false, false, nil, nil // nothing is run
 	if r.multi() {
 		r.nodes = r.nodes[:1]
 	}
@@ -339,8 +380,8 @@ func (s *session) settleBind(p *portal) error {
 
 // abandonPending forgets what an error has made void.
 func (s *session) abandonPending() {
-	if st := s.pending.parse; st != nil && s.statements[st.name] == st {
-		delete(s.statements, st.name)
+	if st := s.pending.parse; st != nil && s.statements.get(st.name) == st {
+		s.statements.remove(st.name)
 	}
 	if p := s.pending.bind; p != nil && s.portals.get(p.name) == p {
 		s.portals.remove(p.name)

@@ -278,14 +278,19 @@ func query(text string) []byte {
 // eventually waits for a condition, looking often.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
+	eventuallyWithin(t, patience, what, condition)
+}
+
+func eventuallyWithin(t *testing.T, within time.Duration, what string, condition func() bool) {
+	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	bound := time.After(patience)
+	bound := time.After(within)
 	for !condition() {
 		select {
 		case <-tick.C:
 		case <-bound:
-			t.Fatalf("not within %v: %s", patience, what)
+			t.Fatalf("not within %v: %s", within, what)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	wire "github.com/jeroenrinzema/psql-wire"
 	"github.com/jeroenrinzema/psql-wire/pkg/buffer"
@@ -107,16 +108,8 @@ func (f *frontend) admit(c *client) (err error) {
 	if err := cleanStartup(c.startup); err != nil {
 		return err
 	}
-	if f.srv.cfg.Authenticate != nil {
-		ctx, cancel := context.WithDeadline(c.ctx, c.conn.startupDeadline)
-		defer cancel()
-		err := f.srv.cfg.Authenticate(ctx, c.startup, c.conn.RemoteAddr())
-		if errors.Is(err, context.DeadlineExceeded) {
-			return frontError(pgerrcode.QueryCanceled, "canceling authentication due to timeout")
-		}
-		if err != nil {
-			return err
-		}
+	if err := f.login(c); err != nil {
+		return err
 	}
 	// Before others can see c: its key does not change after that.
 	c.pid, c.secret = f.srv.cancels.register(c.cancelRequested)
@@ -124,6 +117,24 @@ func (f *frontend) admit(c *client) (err error) {
 		return err
 	}
 	return c.conn.authenticated()
+}
+
+// login asks whether the client may come in, within the startup deadline.
+func (f *frontend) login(c *client) error {
+	ctx, cancel := context.WithDeadline(c.ctx, c.conn.startupDeadline)
+	defer cancel()
+	var err error
+	switch cfg := &f.srv.cfg; {
+	case cfg.login != nil:
+		err = cfg.login(ctx, c)
+		c.reader.Limit(cfg.MaxMessageSize)
+	case cfg.Authenticate != nil:
+		err = cfg.Authenticate(ctx, c.startup, c.conn.RemoteAddr())
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errWaitTimeout) {
+		return frontError(pgerrcode.QueryCanceled, "canceling authentication due to timeout")
+	}
+	return err
 }
 
 // leave undoes everything of authenticate, whichever way c ended.
@@ -134,8 +145,15 @@ func (f *frontend) leave(c *client) {
 }
 
 func (f *frontend) refuse(c *client, err error) {
+	if fatal, ok := errors.AsType[*pgconn.PgError](err); ok {
+		f.srv.cfg.refused(fatal.Code)
+	}
+	if why, ok := errors.AsType[*refused](err); ok {
+		f.srv.cfg.Logger.Info("login refused", "remote", c.conn.RemoteAddr(), "user", c.startup["user"],
+			"database", c.startup["database"], "code", why.Code, "reason", why.reason)
+	}
 	if unexpected := c.end(err); unexpected {
-		f.srv.cfg.Logger.Error("authentication failed for a reason of ours", "remote", c.conn.RemoteAddr(), "err", err)
+		f.srv.cfg.Logger.Error("authentication failed for a reason of ours", "remote", c.conn.RemoteAddr(), "error", err)
 	}
 }
 
@@ -152,7 +170,7 @@ func (f *frontend) session(ctx context.Context) (context.Context, error) {
 func (f *frontend) run(c *client) {
 	err := f.handle(c)
 	if unexpected := c.end(err); unexpected {
-		f.srv.cfg.Logger.Error("session failed", "remote", c.conn.RemoteAddr(), "pid", c.pid, "err", err)
+		f.srv.cfg.Logger.Error("session failed", "remote", c.conn.RemoteAddr(), "session", c.pid, "error", err)
 	}
 }
 
@@ -164,7 +182,7 @@ func (f *frontend) handle(c *client) (err error) {
 
 func (f *frontend) recovered(where string, c *client, err *error) {
 	if p := recover(); p != nil {
-		f.srv.cfg.Logger.Error("panic in a "+where, "remote", c.conn.RemoteAddr(), "pid", c.pid,
+		f.srv.cfg.Logger.Error("panic in a "+where, "remote", c.conn.RemoteAddr(), "session", c.pid,
 			"panic", p, "stack", string(debug.Stack()))
 		*err = errPanic
 	}

@@ -19,6 +19,9 @@ type functionUse struct {
 	needsKeyName string
 	taints       bool
 	unknown      bool
+	volatile     bool   // a call may give another value than the one before
+	volatileName string // such a function of pg_catalog or of the client's, "" for none
+	set          string // one that returns a set
 }
 
 // harmlessVolatile are functions of pg_catalog that are volatile because each
@@ -104,6 +107,12 @@ func judgeFunctions(functions []sqlparse.Function, catalog *Catalog, session *ro
 	var use functionUse
 	for _, f := range functions {
 		facts, kind := catalog.function(f, session)
+		if facts.volatile {
+			use.volatileName = f.Name
+		}
+		if facts.set {
+			use.set = f.Name
+		}
 		switch kind {
 		case unknownFunction:
 			// The node will say so (42883), unless it knows a function that has
@@ -121,13 +130,14 @@ func judgeFunctions(functions []sqlparse.Function, catalog *Catalog, session *ro
 			// Even an immutable function may write by calling others.
 			use.writes = true
 			if !facts.immutable {
-				use.taints = true
+				use.taints, use.volatile = true, true
 				use.needKey(refusedUserFunction, functionName(f))
 			}
 		case systemFunction:
 			if err := refusedFunction(f.Name); err != nil {
 				return use, err
 			}
+			use.volatile = use.volatile || facts.volatile
 			switch {
 			case facts.aggregate:
 				use.aggregate = f.Name

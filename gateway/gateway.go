@@ -9,9 +9,11 @@ import (
 	"net"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jackc/pgerrcode"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pgpact/pgpact/coordinator"
 	"github.com/pgpact/pgpact/participant"
@@ -31,13 +33,34 @@ type Config struct {
 	Database string
 	// Users are the names clients may come by, none for any.
 	Users []string
+	// Authentication is how they prove their names.
+	Authentication Authentication
+	// ClientRoles makes every statement run on the nodes as the role that the
+	// client has logged in as (roles.go); otherwise as the gateway's own.
+	ClientRoles bool
 
 	// MaxStatements and MaxPortals bound what one session may keep open
-	// (default 10,000 each). 54000 beyond.
-	MaxStatements, MaxPortals int
+	// (default 10,000 each), MaxStatementBytes the texts of its statements and
+	// MaxPortalBytes the parameters, and rows kept, of its portals (default
+	// 128 MiB each). 54000 beyond.
+	MaxStatements, MaxPortals         int
+	MaxStatementBytes, MaxPortalBytes int
+	// ReadConsistency is what pgpact.read_consistency is in a session that does not
+	// set it (default ReadAtomic).
+	ReadConsistency string
 	// DescriptionCacheSize is how many statements' descriptions are kept for all
 	// sessions together (default 4,096).
 	DescriptionCacheSize int
+
+	// Observer, when not nil, is told what happens.
+	Observer Observer
+
+	// Tracer, when not nil, makes spans of what sessions do (trace.go). Without it
+	// that costs a comparison.
+	Tracer trace.Tracer
+
+	// Logging is what SetLogging changes.
+	Logging Logging
 
 	Front  FrontConfig
 	Logger *slog.Logger
@@ -46,9 +69,17 @@ type Config struct {
 func (cfg *Config) setDefaults() {
 	setDefault(&cfg.MaxStatements, 10_000)
 	setDefault(&cfg.MaxPortals, 10_000)
+	setDefault(&cfg.MaxStatementBytes, 128<<20)
+	setDefault(&cfg.MaxPortalBytes, 128<<20)
 	setDefault(&cfg.DescriptionCacheSize, 4096)
+	if cfg.ReadConsistency == "" {
+		cfg.ReadConsistency = ReadAtomic
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = noObserver{}
 	}
 	if cfg.Front.Logger == nil {
 		cfg.Front.Logger = cfg.Logger
@@ -79,11 +110,16 @@ type Gateway struct {
 	parser      *sqlparse.Parser
 	router      *router
 	catalogs    *catalogHolder
-	server      *Server
+	// schemaChanges numbers the changes that sessions make.
+	schemaChanges atomic.Uint64
+	logging       atomic.Pointer[Logging]
+	authenticator *authenticator
+	server        *Server
 
 	descriptions      *descriptionCache
-	greetings         *lru.Cache[string, greeting]      // reported parameters by a session's settings
-	latest            atomic.Pointer[map[string]string] // what a node has reported last
+	plans             *lru.Cache[string, *combinePlan]
+	greetings         *lru.Cache[string, greeting] // by a session's settings
+	latest            atomic.Pointer[greeting]     // what a node has said last
 	defaultSearchPath string
 }
 
@@ -109,18 +145,23 @@ func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	gw := &Gateway{
 		cfg: cfg, logger: cfg.Logger, coordinator: cfg.Coordinator, nodes: cfg.Nodes, parser: cfg.Parser,
 		catalogs: catalogs, router: newRouter(cfg.Placement, catalogs), greetings: greetings,
+		authenticator: newAuthenticator(cfg.Authentication),
 	}
+	gw.SetLogging(cfg.Logging)
 	if gw.descriptions, err = newDescriptionCache(cfg.DescriptionCacheSize, catalogs.Current); err != nil {
+		return nil, err
+	}
+	if gw.plans, err = lru.New[string, *combinePlan](cfg.DescriptionCacheSize); err != nil {
 		return nil, err
 	}
 	if gw.defaultSearchPath, err = gw.askSearchPath(ctx); err != nil {
 		return nil, err
 	}
-	if _, err = gw.askParameters(ctx, participant.Settings{}); err != nil {
+	if _, err = gw.askGreeting(ctx, participant.Settings{}); err != nil {
 		return nil, err
 	}
 	front := cfg.Front
-	front.Authenticate = gw.authenticate
+	front.login, front.refused = gw.login, cfg.Observer.ConnectionRefused
 	gw.server = newServer(front, gw.serve)
 	catalogs.Start()
 	return gw, nil
@@ -145,19 +186,26 @@ func (gw *Gateway) Close() {
 // Catalog is what the nodes' catalogs now say.
 func (gw *Gateway) Catalog() *Catalog { return gw.catalogs.Current() }
 
-// authenticate checks whom and what a client asks for, then leaves the rest to
-// the front's own check.
-func (gw *Gateway) authenticate(ctx context.Context, startup map[string]string, remote net.Addr) error {
-	if len(gw.cfg.Users) > 0 && !slices.Contains(gw.cfg.Users, startup["user"]) {
-		return frontError(pgerrcode.InvalidAuthorizationSpecification, fmt.Sprintf("role %q does not exist", startup["user"]))
+// login lets a client in by the rules, then looks at what it asks for. That
+// comes last: who has not proved anything learns of no user and no database.
+func (gw *Gateway) login(ctx context.Context, c *client) error {
+	user := c.startup["user"]
+	if err := gw.authenticator.authenticate(ctx, c); err != nil {
+		return err
+	}
+	if len(gw.cfg.Users) > 0 && !slices.Contains(gw.cfg.Users, user) {
+		return errNoRole(user)
+	}
+	if err := gw.checkRole(user); err != nil {
+		return err
 	}
 	if gw.cfg.Front.Authenticate != nil {
-		if err := gw.cfg.Front.Authenticate(ctx, startup, remote); err != nil {
+		if err := gw.cfg.Front.Authenticate(ctx, c.startup, c.conn.RemoteAddr()); err != nil {
 			return err
 		}
 	}
-	if gw.cfg.Database != "" && startup["database"] != gw.cfg.Database {
-		return frontError(pgerrcode.InvalidCatalogName, fmt.Sprintf("database %q does not exist", startup["database"]))
+	if gw.cfg.Database != "" && c.startup["database"] != gw.cfg.Database {
+		return frontError(pgerrcode.InvalidCatalogName, fmt.Sprintf("database %q does not exist", c.startup["database"]))
 	}
 	return nil
 }
@@ -177,23 +225,43 @@ func (gw *Gateway) askSearchPath(ctx context.Context) (string, error) {
 	return "", first
 }
 
-// askParameters takes a connection with these settings from the first node that
-// answers, and returns the parameters that it reports.
-func (gw *Gateway) askParameters(ctx context.Context, settings participant.Settings) (map[string]string, error) {
+// askGreeting takes a connection with these settings from the first node that
+// answers, and returns what a session that has them begins with. A connection
+// that was lost while it was idle says nothing of its node: another is taken.
+func (gw *Gateway) askGreeting(ctx context.Context, settings participant.Settings) (g greeting, err error) {
+	for range 3 {
+		if g, err = gw.tryGreeting(ctx, settings); !isLost(err) {
+			break
+		}
+	}
+	if err == nil {
+		gw.latest.Store(&g)
+	}
+	return g, err
+}
+
+func (gw *Gateway) tryGreeting(ctx context.Context, settings participant.Settings) (greeting, error) {
 	t, err := gw.coordinator.Begin(ctx)
 	if err != nil {
-		return nil, err
+		return greeting{}, err
 	}
 	defer t.End()
 	b, err := gw.firstThatAnswers(func(node *participant.Node) (*participant.Branch, error) {
 		return t.Enlist(ctx, node, settings, nil)
 	})
 	if err != nil {
-		return nil, err
+		return greeting{}, err
 	}
-	parameters := maps.Clone(b.Conn().Parameters())
-	gw.latest.Store(&parameters)
-	return parameters, nil
+	isolation, err := b.Conn().Ask("SELECT pg_catalog.current_setting('" + isolationDefault + "')")
+	if err != nil {
+		return greeting{}, err
+	}
+	return greeting{parameters: maps.Clone(b.Conn().Parameters()), isolation: isolation, at: time.Now()}, nil
+}
+
+func isLost(err error) bool {
+	_, lost := errors.AsType[*participant.LostError](err)
+	return lost
 }
 
 // firstThatAnswers tries the nodes in the order of the configuration. Always

@@ -25,14 +25,16 @@ func (s *session) greet() error {
 	if _, named := values["application_name"]; !named {
 		values["application_name"] = ""
 	}
-	s.startupValues = values
-	s.startup = participant.NewSettings(values)
-	s.settings = s.startup
-	s.routing.user = s.gw.nodes[0].User() // whom $user in the search path stands for there
-	parameters, err := s.startParameters(values)
+	s.routing.user = s.gw.roleOf(s.user()) // whom $user in the search path stands for there
+	start, err := s.startGreeting(values)
 	if err != nil {
 		return err
 	}
+	values[isolationDefault] = start.isolation // in a node's spelling
+	s.startupValues = values
+	s.startup = participant.NewSettings(values)
+	s.settings = s.startup
+	parameters := start.parameters
 	s.reported.initial = parameters
 	s.settingsKey = "\x00" // other than any
 	s.settingsChanged()
@@ -80,6 +82,13 @@ func startupSettings(startup map[string]string) (map[string]string, error) {
 	}
 	for name, value := range values {
 		switch {
+		case name == consistencyName:
+			value, err := consistencyValue(value)
+			if err != nil {
+				return nil, err
+			}
+			values[name] = value
+			continue
 		case isOwnSetting(name):
 			return nil, frontError(pgerrcode.UndefinedObject, "unrecognized configuration parameter "+strconv.Quote(name))
 		case name == "role" || name == "session_authorization":
@@ -87,6 +96,13 @@ func startupSettings(startup map[string]string) (map[string]string, error) {
 		}
 		if err := checkValue(name, value); err != nil {
 			return nil, err
+		}
+		if isHeld(name) {
+			shown, err := heldValue(name, value)
+			if err != nil {
+				return nil, err
+			}
+			values[name] = shown
 		}
 	}
 	return values, nil
@@ -145,43 +161,50 @@ func splitOptions(options string) []string {
 	return words
 }
 
-// startParameters are the reported parameters a session with these settings
-// begins with. A node says them, and refuses settings that are not valid; its
-// answer is kept for a while.
-func (s *session) startParameters(values map[string]string) (map[string]string, error) {
+// startGreeting is what a session with these settings begins with. A node says
+// it, and refuses settings that are not valid; its answer is kept for a while.
+func (s *session) startGreeting(values map[string]string) (greeting, error) {
 	checked := maps.Clone(values)
 	delete(checked, "application_name") // everything is valid there
-	settings := participant.NewSettings(checked)
+	settings := s.forNodes(participant.NewSettings(checked))
 	known, ok := s.gw.greetings.Get(settings.Key())
 	if ok && time.Since(known.at) < greetingLife {
-		return known.parameters, nil
+		return known, nil
 	}
 	s.interrupt.enter()
-	parameters, err := s.gw.askParameters(s.interrupt.context(), settings)
+	fresh, err := s.gw.askGreeting(s.interrupt.context(), settings)
 	s.interrupt.leave()
 	if err == nil {
-		s.gw.greetings.Add(settings.Key(), greeting{parameters: parameters, at: time.Now()})
-		return parameters, nil
+		s.gw.greetings.Add(settings.Key(), fresh)
+		return fresh, nil
 	}
-	pgErr, _ := clientError(err)
+	pgErr, _ := clientError(s.gw.roleRefused(err, s.user()))
 	switch {
 	case participant.SQLState(err) != "": // a node has looked at the settings
-		return nil, pgErr
+		return greeting{}, pgErr
 	case ok:
-		return known.parameters, nil
-	case isUnreachable(err):
+		return known, nil
+	case isUnreachable(err), isLost(err):
 		// Nobody can be asked. What the last node said is near enough, and the
 		// session may be there when a node comes back.
 		return *s.gw.latest.Load(), nil
 	}
-	return nil, pgErr
+	return greeting{}, pgErr
 }
 
-// greetingLife is how long a node's reported parameters are taken for current.
+// greetingLife is how long a node's greeting is taken for current.
 const greetingLife = time.Minute
 
+// isolationDefault is the parameter that every session carries to its nodes,
+// set by its client or not: a default of a role or database at one node, or one
+// that a reload changes, would otherwise make transactions SERIALIZABLE there
+// without the gateway's knowing, and nothing would refuse them at a second node.
+const isolationDefault = "default_transaction_isolation"
+
+// greeting is what a node says to a new session.
 type greeting struct {
-	parameters map[string]string
+	parameters map[string]string // those that are reported
+	isolation  string            // isolationDefault
 	at         time.Time
 }
 

@@ -23,6 +23,10 @@ type interrupt struct {
 	ctx     context.Context          // of the waits; made anew after it was cancelled
 	cancel  context.CancelCauseFunc
 	last    *time.Timer // of end
+
+	clock    *time.Timer // of the transaction's time, nil when that is not counted
+	clockRun uint64      // which transaction's: a timer that was too late to stop does nothing
+	expired  bool        // its time is up
 }
 
 // enter begins the work on a message, leave ends it.
@@ -45,6 +49,9 @@ func (i *interrupt) context() context.Context {
 	defer i.mu.Unlock()
 	if i.ctx == nil || i.ctx.Err() != nil && i.session.Err() == nil {
 		i.ctx, i.cancel = context.WithCancelCause(i.session)
+	}
+	if i.expired {
+		i.cancel(errTransactionTimeout)
 	}
 	return i.ctx
 }
@@ -94,6 +101,68 @@ func (i *interrupt) end(cause error) {
 	}
 }
 
+// startClock ends the transaction under way after a time: see expire. stopClock
+// says that it is over.
+func (i *interrupt) startClock(after time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.resetClock()
+	run := i.clockRun
+	i.clock = time.AfterFunc(after, func() { i.expire(run, time.Now().Add(brokenAfter)) })
+}
+
+func (i *interrupt) stopClock() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.resetClock()
+}
+
+func (i *interrupt) resetClock() {
+	if i.clock != nil {
+		i.clock.Stop()
+	}
+	i.clock, i.expired = nil, false
+	i.clockRun++
+}
+
+func (i *interrupt) hasExpired() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.expired
+}
+
+// expireAgain is the pause between two cancels of a transaction whose time is
+// up: a cancel may come too early for the statement that is just being sent.
+const expireAgain = 200 * time.Millisecond
+
+// expire interrupts what a transaction does when its time is up, until the
+// session has noticed; a node that has not answered by then loses its
+// connection. A session that waits for its client has a deadline for that. As
+// with any cancel, nothing changes once the commit has been handed over to the
+// decider.
+func (i *interrupt) expire(run uint64, breakAt time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if run != i.clockRun {
+		return
+	}
+	i.expired = true
+	if !i.busy {
+		return
+	}
+	if i.cancel != nil {
+		i.cancel(errTransactionTimeout)
+	}
+	switch {
+	case i.t == nil:
+	case time.Now().After(breakAt):
+		i.t.Break()
+	default:
+		i.t.Cancel()
+	}
+	i.clock = time.AfterFunc(expireAgain, func() { i.expire(run, breakAt) })
+}
+
 // stop releases the context when the session ends.
 func (i *interrupt) stop() {
 	i.mu.Lock()
@@ -101,6 +170,7 @@ func (i *interrupt) stop() {
 	if i.last != nil {
 		i.last.Stop()
 	}
+	i.resetClock()
 	i.busy = false
 	if i.cancel != nil {
 		i.cancel(context.Canceled)

@@ -17,7 +17,9 @@ func TestLimitsOfASession(t *testing.T) {
 	const limit, size = 10, 100_000
 	s := startStack(t, stackOptions{config: func(cfg *Config) {
 		cfg.MaxStatements, cfg.MaxPortals, cfg.Front.MaxMessageSize = limit, limit, size
+		cfg.MaxStatementBytes, cfg.MaxPortalBytes = 2*size, 2*size
 	}})
+	key := s.fill(t)[0][0]
 	for name, test := range map[string]func(*testing.T, *pgconn.HijackedConn){
 		"statements": func(t *testing.T, conn *pgconn.HijackedConn) {
 			for i := range limit {
@@ -40,6 +42,61 @@ func TestLimitsOfASession(t *testing.T) {
 			conn.Frontend.Send(&pgproto3.Parse{Query: "select 1"})
 			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "more"}) // Sync has closed the others
 			wantTypes(t, conn, "12Z")
+		},
+		"statement bytes": func(t *testing.T, conn *pgconn.HijackedConn) {
+			big := "select '" + strings.Repeat("x", size*4/5) + "'"
+			for _, name := range []string{"a", "b", "more"} {
+				conn.Frontend.Send(&pgproto3.Parse{Name: name, Query: big})
+			}
+			wantTypes(t, conn, "1154000Z")
+			conn.Frontend.Send(&pgproto3.Close{ObjectType: 'S', Name: "a"})
+			conn.Frontend.Send(&pgproto3.Parse{Name: "more", Query: big})
+			wantTypes(t, conn, "31Z")
+			conn.Frontend.Send(&pgproto3.Query{String: "deallocate all"})
+			wantTypes(t, conn, "CZZ")
+			for range 5 { // the unnamed one takes its own place
+				conn.Frontend.Send(&pgproto3.Parse{Query: big})
+			}
+			conn.Frontend.Send(&pgproto3.Parse{Name: "a", Query: big})
+			wantTypes(t, conn, "111111Z")
+		},
+		"portal bytes": func(t *testing.T, conn *pgconn.HijackedConn) {
+			conn.Frontend.Send(&pgproto3.Parse{Query: "select length($1)"})
+			big := [][]byte{[]byte(strings.Repeat("x", size*4/5))}
+			for range 5 {
+				conn.Frontend.Send(&pgproto3.Bind{Parameters: big})
+			}
+			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "a", Parameters: big})
+			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "more", Parameters: big})
+			wantTypes(t, conn, "1"+strings.Repeat("2", 6)+"54000Z")
+			conn.Frontend.Send(&pgproto3.Parse{Query: "select length($1)"})
+			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "a", Parameters: big})
+			conn.Frontend.Send(&pgproto3.Close{ObjectType: 'P', Name: "a"})
+			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "b", Parameters: big})
+			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "c", Parameters: big})
+			wantTypes(t, conn, "12322Z")
+			// Rows that wait for their client count too.
+			conn.Frontend.Send(&pgproto3.Parse{Query: "update accounts set balance = balance returning id, repeat('x', 50000)"})
+			conn.Frontend.Send(&pgproto3.Bind{DestinationPortal: "rows"})
+			conn.Frontend.Send(&pgproto3.Execute{Portal: "rows", MaxRows: 1})
+			wantTypes(t, conn, "1254000Z")
+		},
+		// An error says that nothing was done, also where one node could have committed by itself.
+		"portal bytes of EXECUTE": func(t *testing.T, conn *pgconn.HijackedConn) {
+			balance := "select balance from accounts where id = '" + key + "'"
+			before := run(t, s.client(t), balance)
+			conn.Frontend.Send(&pgproto3.Parse{Query: fmt.Sprintf(
+				"prepare w as update accounts set balance = balance + 1 where id = '%s' returning repeat('x', %d)", key, 3*size)})
+			conn.Frontend.Send(&pgproto3.Bind{})
+			conn.Frontend.Send(&pgproto3.Execute{})
+			wantTypes(t, conn, "12CZ")
+			conn.Frontend.Send(&pgproto3.Parse{Query: "execute w"})
+			conn.Frontend.Send(&pgproto3.Bind{})
+			conn.Frontend.Send(&pgproto3.Execute{MaxRows: 1})
+			wantTypes(t, conn, "1254000Z")
+			if after := run(t, s.client(t), balance); after != before {
+				t.Errorf("%s before, %s after", before, after)
+			}
 		},
 		"message size": func(t *testing.T, conn *pgconn.HijackedConn) {
 			const around = len("select ''") + 1

@@ -3,12 +3,15 @@ package gateway
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgpact/pgpact/internal/quickconn"
 )
 
 // refuseTimeout bounds the farewell to a connection that is turned away.
@@ -31,10 +34,23 @@ type listener struct {
 
 	tasks sync.WaitGroup
 
+	freed chan struct{} // a place among the unauthenticated has been given back
+
 	mu              sync.Mutex
 	closing         bool
-	unauthenticated map[net.Conn]struct{}
+	unauthenticated map[net.Conn]arrival
 }
+
+// arrival is when a connection came, and from where.
+type arrival struct {
+	at   time.Time
+	from netip.Addr
+}
+
+// yieldAfter is how long a connection may keep its place among the
+// unauthenticated when others wait for one: far more than a client needs that
+// means to come in, far less than one can wait.
+const yieldAfter = 200 * time.Millisecond
 
 func newListener(base net.Listener, cfg *FrontConfig, cancels *cancelRegistry) *listener {
 	l := &listener{
@@ -44,7 +60,8 @@ func newListener(base net.Listener, cfg *FrontConfig, cancels *cancelRegistry) *
 		ready:           make(chan *frontConn),
 		closed:          make(chan struct{}),
 		failed:          make(chan struct{}),
-		unauthenticated: make(map[net.Conn]struct{}),
+		freed:           make(chan struct{}, 1),
+		unauthenticated: make(map[net.Conn]arrival),
 	}
 	l.tasks.Go(l.acceptLoop)
 	return l
@@ -101,7 +118,7 @@ func (l *listener) acceptLoop() {
 			l.admit(conn)
 		case isPassing(err):
 			// Out of descriptors, say: those who are in can go on and will leave.
-			l.cfg.Logger.Warn("cannot accept a connection, trying again", "err", err, "pause", pause)
+			l.cfg.Logger.Warn("cannot accept a connection, trying again", "error", err, "pause", pause)
 			select {
 			case <-time.After(pause):
 			case <-l.closed:
@@ -128,24 +145,66 @@ func isPassing(err error) bool {
 	return false
 }
 
-// admit starts the negotiation with a new connection, or turns it away.
+// admit starts the negotiation with a new connection. When all places are taken
+// somebody must yield, or a thousand connections that say nothing would keep
+// everybody out for the whole startup timeout: of the address that holds the
+// most places, the connection that has had one the longest. Nobody else is
+// accepted until that one has had yieldAfter.
 func (l *listener) admit(conn net.Conn) {
-	l.mu.Lock()
-	full := len(l.unauthenticated) >= l.cfg.MaxUnauthenticated
-	admitted := !full && !l.closing
-	if admitted {
-		l.unauthenticated[conn] = struct{}{}
-		l.tasks.Go(func() { l.serve(conn) })
+	l.cfg.traffic.accepted.Add(1)
+	from := addressOf(conn.RemoteAddr())
+	for {
+		now := time.Now()
+		l.mu.Lock()
+		if l.closing {
+			l.mu.Unlock()
+			_ = conn.Close()
+			return
+		}
+		var rest time.Duration
+		if len(l.unauthenticated) >= l.cfg.MaxUnauthenticated {
+			oldest, since := l.mostPatient()
+			if rest = yieldAfter - now.Sub(since); rest <= 0 {
+				delete(l.unauthenticated, oldest)
+				_ = oldest.Close()
+				l.cfg.refused(errTooManyClients.Code)
+			}
+		}
+		if rest <= 0 {
+			l.unauthenticated[conn] = arrival{at: now, from: from}
+			l.tasks.Go(func() { l.serve(conn) })
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		l.waitForPlace(rest)
 	}
-	l.mu.Unlock()
-	if admitted {
-		return
+}
+
+// mostPatient is the connection that yields first.
+func (l *listener) mostPatient() (oldest net.Conn, since time.Time) {
+	held := map[netip.Addr]int{}
+	for _, a := range l.unauthenticated {
+		held[a.from]++
 	}
-	if full {
-		// The message is small and the socket's buffer empty: this does not block.
-		writeFatal(conn, errTooManyClients)
+	most := 0
+	for conn, a := range l.unauthenticated {
+		if n := held[a.from]; n > most || n == most && a.at.Before(since) {
+			oldest, since, most = conn, a.at, n
+		}
 	}
-	_ = conn.Close()
+	return oldest, since
+}
+
+// waitForPlace waits until somebody gives a place back, at most so long.
+func (l *listener) waitForPlace(atMost time.Duration) {
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-l.freed:
+	case <-timer.C:
+	case <-l.closed:
+	}
 }
 
 // release gives back a connection's place among the unauthenticated.
@@ -153,6 +212,10 @@ func (l *listener) release(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.unauthenticated, conn)
+	select {
+	case l.freed <- struct{}{}:
+	default:
+	}
 }
 
 // serve negotiates with one connection and hands it to Accept.
@@ -174,13 +237,14 @@ func (l *listener) serve(raw net.Conn) {
 	if err != nil {
 		var fatal *pgconn.PgError
 		if errors.As(err, &fatal) {
+			l.cfg.refused(fatal.Code)
 			writeFatal(n.conn, fatal)
 		}
-		l.cfg.Logger.Debug("connection ended before its startup packet", "remote", raw.RemoteAddr(), "err", err)
+		l.cfg.Logger.Debug("connection ended before its startup packet", "remote", raw.RemoteAddr(), "error", err)
 		return
 	}
 	conn := &frontConn{
-		Conn: n.conn, raw: raw, prefix: packet,
+		Conn: quickconn.Wrap(n.conn), raw: raw, traffic: l.cfg.traffic, prefix: packet, tls: n.tls,
 		startupDeadline: deadline, release: func() { l.release(raw) },
 	}
 	select {

@@ -294,30 +294,43 @@ func TestHalfOpenConnectionsDoNotKeepOthersOut(t *testing.T) {
 
 func TestUnauthenticatedConnectionsAreCapped(t *testing.T) {
 	f := startFront(t, FrontConfig{MaxUnauthenticated: 3}, stubSession)
-	var open []*rawClient
-	for range 3 {
-		r := f.dial()
+	halfOpen := func(from string) *rawClient {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		conn, err := dialer.Dial("tcp", f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		r := &rawClient{t: t}
+		r.over(conn)
 		r.write(sslRequest)
 		r.readByte() // it has been admitted
-		open = append(open, r)
+		return r
 	}
-	f.dial().wantFatal("53300", "sorry, too many clients already")
-	// Both ways out of the count: authentication and giving up.
-	open[0].write(goodStartup())
-	if seen := open[0].types(); seen != "RSKZ" {
-		t.Fatalf("greeting %q", seen)
+	patient := halfOpen("127.0.0.2") // comes first, and alone from its address
+	second, third := halfOpen("127.0.0.1"), halfOpen("127.0.0.1")
+
+	began := time.Now()
+	f.mustServe() // takes the place of the longest there, from the address that has most
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the next one waited %v", took)
 	}
-	f.mustServe()
-	r := f.dial()
-	r.write(sslRequest)
-	r.readByte()
-	_ = open[1].conn.Close()
-	eventually(t, "a place among the unauthenticated", func() bool {
-		conn, err := f.connect("sslmode=disable")
-		if err == nil {
-			_ = conn.Close(context.Background())
+	second.wantClosed()
+	for _, r := range []*rawClient{patient, third} {
+		r.write(goodStartup())
+		if seen := r.types(); seen != "RSKZ" {
+			t.Fatalf("greeting %q", seen)
 		}
-		return err == nil
+	}
+	eventually(t, "places are given back", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for l := range f.listeners {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.unauthenticated) == 0
+		}
+		return false
 	})
 }
 

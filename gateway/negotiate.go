@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -43,6 +44,14 @@ type negotiation struct {
 	raw              net.Conn
 	buf              []byte // received, not yet consumed
 	sslDone, gssDone bool   // the request has been made: each is allowed once
+	tls              *tlsFacts
+}
+
+// tlsFacts are what authentication may want to know of an encrypted connection.
+type tlsFacts struct {
+	state tls.ConnectionState
+	// own is the gateway's certificate, nil if it is not known which was shown.
+	own *x509.Certificate
 }
 
 // run returns the startup packet with whatever the client sent right behind it.
@@ -124,12 +133,16 @@ func (n *negotiation) directTLS() error {
 	if err := n.fill(1); err != nil {
 		return err
 	}
-	if n.buf[0] != tlsRecordHandshake || n.listener.cfg.TLS == nil {
+	if n.buf[0] != tlsRecordHandshake {
+		return nil
+	}
+	config := n.listener.cfg.tlsNow()
+	if config == nil {
 		return nil
 	}
 	hello := &frontConn{Conn: n.raw, raw: n.raw, prefix: n.buf}
 	n.buf = nil
-	conn, err := n.handshake(hello)
+	conn, err := n.handshake(hello, config)
 	if err != nil {
 		return err
 	}
@@ -144,7 +157,8 @@ func (n *negotiation) directTLS() error {
 
 // sslRequest answers an SSLRequest.
 func (n *negotiation) sslRequest() error {
-	if n.listener.cfg.TLS == nil {
+	config := n.listener.cfg.tlsNow()
+	if config == nil {
 		return n.decline("SSL")
 	}
 	if n.consume() {
@@ -155,7 +169,7 @@ func (n *negotiation) sslRequest() error {
 	}
 	// What arrives from here on is read by the handshake, and fails there if it
 	// is not TLS.
-	_, err := n.handshake(n.raw)
+	_, err := n.handshake(n.raw, config)
 	return err
 }
 
@@ -181,12 +195,16 @@ func smuggled(what string) error {
 }
 
 // handshake encrypts the connection; over is what it reads the handshake from.
-func (n *negotiation) handshake(over net.Conn) (*tls.Conn, error) {
-	conn := tls.Server(over, n.listener.cfg.TLS)
+func (n *negotiation) handshake(over net.Conn, config *tls.Config) (*tls.Conn, error) {
+	conn := tls.Server(over, config)
 	if err := conn.Handshake(); err != nil { // bounded by the startup deadline
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	n.conn, n.sslDone, n.gssDone = conn, true, true
+	n.tls = &tlsFacts{state: conn.ConnectionState()}
+	if len(config.Certificates) == 1 { // then there was no choice
+		n.tls.own = config.Certificates[0].Leaf
+	}
 	return conn, nil
 }
 

@@ -19,7 +19,7 @@ import (
 //
 //	SELECT pgpact.outcome('<id>')           committed, aborted or in progress
 //	SELECT pgpact.outcome_of_key('<key>')   committed <id>, or not committed so far
-//	SHOW pgpact.in_doubt                    what is in doubt or unfinished, on all nodes
+//	SHOW pgpact.in_doubt                    what is in doubt, unfinished or damaged, on all nodes
 
 const (
 	outcomeFunction      = "outcome"
@@ -118,14 +118,7 @@ func (x *execution) argument(v sqlparse.Value) (text string, null bool, err erro
 // inDoubtColumns are the columns of SHOW pgpact.in_doubt.
 var inDoubtColumns = []string{"id", "state", "decision", "prepared_on", "participants", "age", "gateway", "gateway_alive"}
 
-func inDoubtDescription() *description {
-	d := &description{}
-	for _, name := range inDoubtColumns {
-		d.fields = append(d.fields, pgproto3.FieldDescription{Name: []byte(name), DataTypeOID: oidText, DataTypeSize: -1, TypeModifier: -1})
-	}
-	d.frame, _ = d.rowDescription(nil).Encode(nil) // far from 1 GiB
-	return d
-}
+func inDoubtDescription() *description { return textDescription(inDoubtColumns) }
 
 // showInDoubt runs SHOW pgpact.in_doubt. A node that cannot be asked is a
 // warning: what the others show is worth knowing meanwhile.
@@ -143,6 +136,9 @@ func (s *session) showInDoubt(x *execution) error {
 		s.client.send(inDoubtDescription().rowDescription(nil))
 	}
 	for _, info := range list {
+		if info.State == coordinator.StateForced {
+			continue // in doubt no longer, to nobody but the person who forced it
+		}
 		s.client.send(textRow(info.ID, info.State, info.Decision, strings.Join(info.Prepared, ","), strings.Join(info.Expected, ","),
 			info.Age.Round(time.Millisecond).String(), info.Gateway, strconv.FormatBool(info.Alive)))
 	}

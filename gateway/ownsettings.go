@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -13,6 +15,7 @@ const (
 	ownPrefix         = "pgpact."
 	transactionIDName = ownPrefix + "transaction_id"
 	idempotencyKey    = ownPrefix + "idempotency_key"
+	explainName       = ownPrefix + "explain"
 	maxKeyLength      = 200
 )
 
@@ -29,6 +32,9 @@ func ownSettingDescription(name string) *description {
 	if name == inDoubtName {
 		return inDoubtDescription()
 	}
+	if name == lockWaitsName {
+		return textDescription(lockWaitsColumns)
+	}
 	return showDescription(name)
 }
 
@@ -38,6 +44,17 @@ func (s *session) showOwn(x *execution) error {
 	name := x.st.Setting.Name
 	if name == inDoubtName {
 		return s.showInDoubt(x)
+	}
+	if name == lockWaitsName {
+		return s.showLockWaits(x)
+	}
+	if isOwnSwitch(name) {
+		s.showValue(x, map[bool]string{true: "on", false: "off"}[s.ownSwitch(name)])
+		return nil
+	}
+	if name == consistencyName {
+		s.showValue(x, s.consistency())
+		return nil
 	}
 	if name != transactionIDName {
 		return unrecognized(name)
@@ -49,18 +66,28 @@ func (s *session) showOwn(x *execution) error {
 	if err != nil {
 		return err
 	}
-	if x.portal == nil {
-		s.client.send(showDescription(name).rowDescription(nil))
-	}
-	s.client.send(&pgproto3.DataRow{Values: [][]byte{[]byte(t.Track().String())}})
-	s.complete("SHOW")
+	s.showValue(x, t.Track().String())
 	return nil
 }
 
-// setOwn runs SET LOCAL pgpact.idempotency_key.
+// showValue answers SHOW.
+func (s *session) showValue(x *execution, value string) {
+	if x.portal == nil {
+		s.client.send(showDescription(x.st.Setting.Name).rowDescription(nil))
+	}
+	s.client.send(&pgproto3.DataRow{Values: [][]byte{[]byte(value)}})
+	s.complete("SHOW")
+}
+
+// setOwn runs SET LOCAL pgpact.idempotency_key, SET of a switch and of
+// pgpact.read_consistency.
 func (s *session) setOwn(st *sqlparse.Statement) error {
 	set := st.Setting
 	switch {
+	case isOwnSwitch(set.Name):
+		return s.setOwnSwitch(st)
+	case set.Name == consistencyName:
+		return s.setConsistency(st)
 	case set.Name != idempotencyKey:
 		return unrecognized(set.Name)
 	case !set.Local || len(set.Value) != 1:
@@ -69,9 +96,41 @@ func (s *session) setOwn(st *sqlparse.Statement) error {
 	case s.block == nil:
 		return sqlErrorf("25P01", "SET LOCAL %s can only be used in transaction blocks", set.Name)
 	}
-	key := st.Text(set.Value[0])
+	if err := s.setKey(st.Text(set.Value[0])); err != nil {
+		return err
+	}
+	s.complete("SET")
+	return nil
+}
+
+// ownSwitches are settings of ours that are on unless the client has turned them
+// off.
+var ownSwitches = []string{explainName, retryName}
+
+func isOwnSwitch(name string) bool { return slices.Contains(ownSwitches, name) }
+
+func (s *session) ownSwitch(name string) bool {
+	value, ok := s.current().Get(name)
+	return !ok || value == "on"
+}
+
+// setOwnSwitch runs SET and RESET of a switch. It goes with the transaction as any
+// setting does, but no node hears of it.
+func (s *session) setOwnSwitch(st *sqlparse.Statement) error {
+	name := st.Setting.Name
+	return s.setGateways(st, name, func(text string, single bool) (string, error) {
+		on, valid := parseBool(text)
+		if !valid || !single {
+			return "", sqlErrorf(pgerrcode.InvalidParameterValue, "parameter %q requires a Boolean value", name)
+		}
+		return map[bool]string{true: "on", false: "off"}[on], nil
+	})
+}
+
+// setKey gives the block's transaction its idempotency key.
+func (s *session) setKey(key string) error {
 	if key == "" || len(key) > maxKeyLength {
-		return sqlErrorf(pgerrcode.InvalidParameterValue, "%s must have 1 to %d bytes", set.Name, maxKeyLength)
+		return sqlErrorf(pgerrcode.InvalidParameterValue, "%s must have 1 to %d bytes", idempotencyKey, maxKeyLength)
 	}
 	if s.block.key != "" && s.block.key != key {
 		return sqlErrorf(pgerrcode.ObjectNotInPrerequisiteState, "the transaction already has the idempotency key %q", s.block.key)
@@ -84,6 +143,5 @@ func (s *session) setOwn(st *sqlparse.Statement) error {
 		return err
 	}
 	s.block.key = key
-	s.complete("SET")
 	return nil
 }

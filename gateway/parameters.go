@@ -112,10 +112,13 @@ func (s *session) settingsChanged() {
 		path = s.gw.defaultSearchPath
 	}
 	s.routing.searchPath = splitIdentifiers(path)
-	s.timeouts = idleTimeouts{
-		session: timeoutSetting(current.Get("idle_session_timeout")),
-		inBlock: timeoutSetting(current.Get("idle_in_transaction_session_timeout")),
+	s.timeouts = sessionTimeouts{
+		session:     timeoutSetting(current.Get(idleSession)),
+		inBlock:     timeoutSetting(current.Get(idleInTransaction)),
+		transaction: timeoutSetting(current.Get(transactionTimeout)),
+		statement:   timeoutSetting(current.Get("statement_timeout")),
 	}
+	s.adjustClock()
 }
 
 // splitIdentifiers reads a list of identifiers as Postgres's SplitIdentifierString
@@ -157,10 +160,12 @@ func cutQuoted(s string) (name, rest string) {
 	return b.String(), ""
 }
 
-// idleTimeouts bound the waits for the client's next message. Zero: no bound.
-type idleTimeouts struct {
-	session time.Duration // idle_session_timeout
-	inBlock time.Duration // idle_in_transaction_session_timeout
+// sessionTimeouts bound what the session does and waits for. Zero: no bound.
+type sessionTimeouts struct {
+	session     time.Duration // idle_session_timeout: the wait for the client's next message
+	inBlock     time.Duration // idle_in_transaction_session_timeout: the same, in a block
+	transaction time.Duration // transaction_timeout: a transaction, from its first statement
+	statement   time.Duration // statement_timeout: here, what a statement waits before a node has it
 }
 
 // timeoutSetting reads a parameter of time as a node shows it: "30s", "1min",
@@ -206,10 +211,10 @@ func (s *session) deallocate(st *sqlparse.Statement) error {
 		s.complete("DEALLOCATE ALL")
 		return nil
 	}
-	if s.statements[st.Prepared] == nil || st.Prepared == "" {
+	if s.statements.get(st.Prepared) == nil || st.Prepared == "" {
 		return noStatement(st.Prepared)
 	}
-	delete(s.statements, st.Prepared)
+	s.statements.remove(st.Prepared)
 	s.complete("DEALLOCATE")
 	return nil
 }

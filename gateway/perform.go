@@ -1,11 +1,8 @@
 package gateway
 
 import (
-	"fmt"
-
 	"github.com/jackc/pgerrcode"
 
-	"github.com/pgpact/pgpact/participant"
 	"github.com/pgpact/pgpact/sqlparse"
 )
 
@@ -28,22 +25,32 @@ func (s *session) perform(x *execution) error {
 		if isOwnCall(x.st) {
 			return s.callOwn(x)
 		}
+		if x.st.SettingCalls != nil && setsByCall(x.st) {
+			return s.callSettings(x)
+		}
 	case sqlparse.Show:
 		if isOwnSetting(x.st.Setting.Name) {
 			return s.showOwn(x)
+		}
+		if isHeld(x.st.Setting.Name) {
+			return s.showHeld(x)
 		}
 	case sqlparse.Prepare:
 		return s.prepare(x)
 	case sqlparse.Execute:
 		return s.execute(x)
+	case sqlparse.Explain:
+		return s.explain(x)
 	case sqlparse.CopyData:
 		return s.copyData(x)
 	case sqlparse.Deallocate:
 		return s.deallocate(x.st)
+	case sqlparse.DeclareCursor:
+		return s.declareCursor(x)
+	case sqlparse.Fetch, sqlparse.Move:
+		return s.fetchCursor(x)
 	case sqlparse.CloseCursor:
-		if x.st.All {
-			return s.closeAllCursors()
-		}
+		return s.closeCursor(x)
 	case sqlparse.Unlisten:
 		s.complete("UNLISTEN") // nobody listens
 		return nil
@@ -52,13 +59,19 @@ func (s *session) perform(x *execution) error {
 	if err != nil {
 		return err
 	}
-	if err := s.onNodes(x, &r); err != nil {
-		return err
+	if r.combine != nil && x.run && (r.combine.needed || x.maxRows > 0) {
+		if err := s.planCombination(x, &r); err != nil {
+			return err
+		}
 	}
-	if x.st.Kind == sqlparse.DeclareCursor && s.block != nil {
-		s.block.declare(x.st.Prepared, s.branches[0].Node())
+	err = s.onNodes(x, &r)
+	if x.plan != nil && x.portal == nil && s.state == idle && isStalePlan(err) {
+		// Nobody was told the columns yet: with those of now it is run again.
+		if err = s.planCombination(x, &r); err == nil {
+			err = s.onNodes(x, &r)
+		}
 	}
-	return nil
+	return err
 }
 
 // performControl runs transaction control; done is false for other statements.
@@ -99,13 +112,14 @@ func exits(st *sqlparse.Statement) bool {
 // statement that needs one.
 func (s *session) begin(st *sqlparse.Statement) error {
 	modes := modesOf(st.Transaction)
-	fresh := s.block == nil
+	fresh, before := s.block == nil, s.state
 	if err := s.advanceTo(onBegin, modes); err != nil {
 		return err
 	}
 	if !fresh {
 		// Postgres runs the options of a superfluous BEGIN as SET TRANSACTION.
 		if err := s.setModes(modes); err != nil {
+			s.state = before // a BEGIN that fails begins no block (xact.c, TBLOCK_BEGIN)
 			return err
 		}
 	}
@@ -129,37 +143,7 @@ func (s *session) route(x *execution) (route, error) {
 		return s.cursorRoute(x.st)
 	}
 	if x.portal != nil {
-		return x.portal.route, nil
+		return x.portal.here(), nil
 	}
 	return s.gw.router.route(s.interrupt.context(), x.st, nil, &s.routing)
-}
-
-// cursorRoute finds the node where a cursor was declared. Cursors end with the
-// transaction: WITH HOLD is refused.
-func (s *session) cursorRoute(st *sqlparse.Statement) (route, error) {
-	if s.block != nil {
-		if node := s.block.cursors[st.Prepared]; node != nil {
-			return route{nodes: []*participant.Node{node}}, nil
-		}
-	}
-	return route{}, sqlError(pgerrcode.InvalidCursorName, fmt.Sprintf("cursor %q does not exist", st.Prepared))
-}
-
-// declare remembers where a cursor is.
-func (b *block) declare(name string, node *participant.Node) {
-	if b.cursors == nil {
-		b.cursors = map[string]*participant.Node{}
-	}
-	b.cursors[name] = node
-}
-
-func (s *session) closeAllCursors() error {
-	if s.block != nil && len(s.block.cursors) > 0 {
-		if err := s.block.broadcast("CLOSE ALL"); err != nil {
-			return err
-		}
-		s.block.cursors = nil
-	}
-	s.complete("CLOSE CURSOR ALL")
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
+	"strings"
 
 	"github.com/pgpact/pgpact/participant"
 )
@@ -32,6 +34,10 @@ type Placement struct {
 	nodes  []*participant.Node
 	owner  []uint16              // bucket -> index into nodes
 	single [][]*participant.Node // node index -> the slice of that node alone
+	// fixed are the nodes in an order that is the same at all gateways, however
+	// they are configured: whoever locks something on all of them begins with the
+	// same one.
+	fixed []*participant.Node
 }
 
 // NewPlacement makes the placement from the decision database's table
@@ -53,6 +59,7 @@ func NewPlacement(nodes []*participant.Node, owner []string) (*Placement, error)
 		index[node.Name()] = uint16(i)
 		p.single = append(p.single, nodes[i:i+1:i+1])
 	}
+	p.fixed = slices.SortedFunc(slices.Values(nodes), func(a, b *participant.Node) int { return strings.Compare(a.Name(), b.Name()) })
 	for bucket, name := range owner {
 		i, ok := index[name]
 		switch {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/jackc/pgerrcode"
@@ -13,8 +14,8 @@ import (
 
 // mustVerifyFirst: a statement that writes must not run before its columns are
 // known to be right; for others it is soon enough when they are.
-func (x *execution) mustVerifyFirst() bool {
-	return x.portal != nil && x.run && x.portal.at == nil && x.st.Writes && x.portal.statement.verifiable()
+func (s *session) mustVerifyFirst(x *execution) bool {
+	return x.portal != nil && x.run && x.parts == nil && x.portal.at == nil && x.st.Writes && s.verifies(x.portal.statement)
 }
 
 // prepareVerified parses and describes a statement on the connections that do
@@ -40,55 +41,148 @@ func (s *session) prepareVerified(x *execution) error {
 			return err
 		}
 		st.parsedAt(b)
-		if err := st.verify(pgwire.NewFrame(d.frame)); err != nil {
+		if err := st.verify(b, pgwire.NewFrame(d.frame)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// portal is a bound statement.
+// portal is a bound statement, or a cursor made by DECLARE: to Postgres they are
+// one thing.
 type portal struct {
 	name      string
-	statement *statement
+	statement *statement    // of a cursor: its query
 	bind      pgproto3.Bind // its parameters lie in memory of their own
 	route     route
 	level     int // number of savepoints when it was made
 
-	// A portal with rows left lives at one node under a name of ours, or, when
-	// its rows come from several, in the spool.
+	// at is the branch whose node holds the portal open, nil for none. A portal
+	// with a name has it there too, so that the node's SQL knows it (cursor.go);
+	// the unnamed one has a name of ours there, and only while rows are left: our
+	// own exchanges use the node's unnamed portal.
 	at       *participant.Branch
 	nodeName string
+
+	// When no node holds it: the rows that are left of several nodes', whether it
+	// has been run, and whether that was a SELECT.
 	spool    *spool
+	merge    *rowMerge // under way, its rows taken in portions
+	kept     int       // bytes of the rows that merge keeps, as they count
 	done     bool
+	selected bool
+	options  *sqlparse.Cursor // of a cursor over several nodes, else nil
+	broken   bool             // an error has ended it, and not its transaction
 }
 
-// completed notes that all rows have been returned.
-func (p *portal) completed() { p.done, p.at = true, nil }
+// held tells whether the portal is to be held by its node from Bind on: as long
+// as its transaction lasts, it is then what it is in Postgres.
+func (p *portal) held() bool {
+	return p.name != "" && !p.route.multi() && !p.statement.runsHere()
+}
 
-// suspended notes that the portal stays open at the branch.
-func (p *portal) suspended(b *participant.Branch) { p.at = b }
+// bound notes that the branch has bound the portal.
+func (p *portal) bound(b *participant.Branch) {
+	if p.nodeName != "" {
+		p.at = b
+	}
+}
+
+// completed notes that the statement has run to its end. What a named portal
+// can do then its node knows.
+func (s *session) completed(p *portal) {
+	if p.at != nil && p.name != "" {
+		return
+	}
+	p.done = true
+	s.portals.abandon(p)
+}
 
 // portalSet are a session's portals by the client's name.
 type portalSet struct {
 	byName map[string]*portal
+	bytes  int    // of their parameters, and of rows kept for them
 	named  uint64 // how many names for nodes were given out
+	// abandoned are unnamed portals that a node holds and nobody can ask for any
+	// more. They are closed with the next series there.
+	abandoned []*portal
 }
 
-func (ps *portalSet) get(name string) *portal { return ps.byName[name] }
+// size is what the portal counts for in MaxPortalBytes.
+func (p *portal) size() int {
+	size := len(p.name)
+	for _, value := range p.bind.Parameters {
+		size += len(value) + 4
+	}
+	if p.spool != nil {
+		size += len(p.spool.frames)
+	}
+	return size + p.kept
+}
 
+func portalBytes(limit int) error {
+	return sqlErrorf(pgerrcode.ProgramLimitExceeded, "portals too large together (limit %d bytes)", limit)
+}
+
+// nameLength is how much of a name counts: NAMEDATALEN - 1 of Postgres.
+const nameLength = 63
+
+// portalKey is what a portal is known by: Postgres compares no more of a name.
+func portalKey(name string) string { return name[:min(len(name), nameLength)] }
+
+func (ps *portalSet) get(name string) *portal { return ps.byName[portalKey(name)] }
+
+// add adds a portal. An unnamed one takes the place of the one before it.
 func (ps *portalSet) add(p *portal) {
 	if ps.byName == nil {
 		ps.byName = map[string]*portal{}
 	}
-	ps.byName[p.name] = p
+	ps.remove(p.name)
+	ps.byName[portalKey(p.name)] = p
+	ps.bytes += p.size()
 }
 
-func (ps *portalSet) remove(name string) { delete(ps.byName, name) }
+func (ps *portalSet) remove(name string) {
+	if p := ps.get(name); p != nil {
+		ps.drop(p)
+		if p.name == "" {
+			ps.abandon(p)
+		}
+	}
+}
 
-func (ps *portalSet) clear() { clear(ps.byName) }
+// drop forgets a portal of which its node holds nothing any more, or is told
+// otherwise.
+func (ps *portalSet) drop(p *portal) {
+	ps.bytes -= p.size()
+	delete(ps.byName, portalKey(p.name))
+}
 
-// nodeName is a name for a portal that outlives one exchange.
+// abandon leaves a portal's remains to the next series at its node.
+func (ps *portalSet) abandon(p *portal) {
+	if p.at != nil {
+		ps.abandoned = append(ps.abandoned, &portal{at: p.at, nodeName: p.nodeName})
+		p.at = nil
+	}
+}
+
+func (ps *portalSet) clear() {
+	clear(ps.byName)
+	ps.bytes = 0
+	ps.abandoned = nil // gone with their transaction
+}
+
+// closeAbandoned appends Close messages for what was abandoned at the branch.
+func (ps *portalSet) closeAbandoned(b *participant.Branch) {
+	ps.abandoned = slices.DeleteFunc(ps.abandoned, func(p *portal) bool {
+		if p.at == b {
+			b.Close(&pgproto3.Close{ObjectType: 'P', Name: p.nodeName})
+		}
+		return p.at == b
+	})
+}
+
+// nodeName is a name for an unnamed portal that outlives one exchange.
 func (ps *portalSet) nodeName() string {
 	ps.named++
 	return "pgpact_" + strconv.FormatUint(ps.named, 10)
@@ -103,9 +197,9 @@ func (ps *portalSet) release(index int) {
 
 // rollbackTo drops the portals made after the savepoint, as the nodes do.
 func (ps *portalSet) rollbackTo(index int) {
-	for name, p := range ps.byName {
+	for _, p := range ps.byName {
 		if p.level > index {
-			delete(ps.byName, name)
+			ps.drop(p)
 		}
 	}
 }
@@ -113,13 +207,19 @@ func (ps *portalSet) rollbackTo(index int) {
 // runPortal executes a portal.
 func (s *session) runPortal(p *portal, maxRows uint32) error {
 	switch {
+	case s.state == failed && !exits(p.statement.parsed):
+		return errAborted
 	case p.spool != nil:
 		return s.handOut(p, maxRows)
-	case p.done && p.statement.parsed.Kind == sqlparse.Select:
+	case p.merge != nil && p.merge.cursor:
+		return s.executeCursor(p, maxRows)
+	case p.merge != nil:
+		return s.continueMerge(p, maxRows)
+	case p.done && p.selected:
 		s.complete("SELECT 0")
 		return nil
-	case p.done:
-		return sqlErrorf(pgerrcode.ObjectNotInPrerequisiteState, "portal %q cannot be run", p.name)
+	case p.done, p.broken:
+		return cannotBeRun(p.name)
 	}
 	st := p.statement.parsed
 	// A statement with nothing but Sync behind it is a transaction of its own,
@@ -132,25 +232,59 @@ func (s *session) runPortal(p *portal, maxRows uint32) error {
 	x := &s.x
 	*x = execution{st: st, portal: p, run: true, maxRows: maxRows, describe: s.pending.describe}
 	s.pending.describe = false
-	if maxRows > 0 {
-		switch {
-		case p.route.multi() || st.Kind == sqlparse.Execute:
-			// Every node gives all it has; the limit is of the merged rows.
-			x.spool, x.maxRows = &spool{}, 0
-		case s.state != idle && p.nodeName == "":
-			p.nodeName = s.portals.nodeName()
-		}
+	switch {
+	case p.route.combine != nil && st.Kind != sqlparse.Execute:
+		// Merged in portions (merge_send.go).
+	case st.Kind == sqlparse.Explain:
+		x.spool, x.maxRows = s.newSpool(), 0 // as Postgres keeps it; it may be executed again
+	case maxRows > 0 && (p.route.multi() || s.mergedCursor(st) != nil || st.Kind == sqlparse.Execute):
+		// Every node gives all it has; the limit is of the merged rows.
+		x.spool, x.maxRows = s.newSpool(), 0
+	case s.state == idle || p.nodeName != "":
+	case p.held():
+		p.nodeName = p.name
+	case maxRows > 0:
+		p.nodeName = s.portals.nodeName()
 	}
 	s.hold = false
-	if err := s.perform(x); err != nil {
+	if err := s.performPortal(x); err != nil {
 		return err
 	}
 	if x.spool != nil {
 		p.spool = x.spool
 		p.spool.merged = x.merged
+		if s.portals.get(p.name) == p {
+			s.portals.bytes += len(p.spool.frames)
+		}
 		return s.handOut(p, maxRows)
 	}
+	p.done = p.at == nil                      // the gateway itself may have run it
+	p.selected = x.st.Kind == sqlparse.Select // EXECUTE is what it executes
 	return nil
+}
+
+func cannotBeRun(portal string) error {
+	return sqlErrorf(pgerrcode.ObjectNotInPrerequisiteState, "portal %q cannot be run", portal)
+}
+
+// performPortal runs a portal, more than once if the statement may be repeated:
+// nothing but Sync is behind it. Its commit is then part of each attempt.
+func (s *session) performPortal(x *execution) error {
+	if x.maxRows > 0 || x.spool != nil || x.portal.nodeName != "" || !s.retries(x.st) {
+		return s.observed(x)
+	}
+	fresh := *x
+	return s.retrying(func() error {
+		told := x.told
+		*x = fresh
+		x.describe = x.describe && !told
+		x.told = told
+		s.hold = true
+		if err := s.observed(x); err != nil {
+			return err
+		}
+		return s.finish()
+	})
 }
 
 // syncFollows tells whether the client's next message has arrived and is Sync.
@@ -169,6 +303,12 @@ type spool struct {
 	ends   []int // of each row in frames
 	next   int
 	merged merge
+	limit  int // what is left of MaxPortalBytes
+}
+
+// newSpool may take what the session's other portals leave.
+func (s *session) newSpool() *spool {
+	return &spool{limit: max(0, s.gw.cfg.MaxPortalBytes-s.portals.bytes)}
 }
 
 func (sp *spool) add(frame []byte) error {
@@ -176,6 +316,9 @@ func (sp *spool) add(frame []byte) error {
 		return withHint(
 			sqlErrorf(pgerrcode.ProgramLimitExceeded, "a portal over several nodes is limited to %d MB", maxSpool>>20),
 			"Execute it without a row limit.")
+	}
+	if len(sp.frames)+len(frame) > sp.limit {
+		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "portals too large together (%d bytes were left of the limit)", sp.limit)
 	}
 	sp.frames = append(sp.frames, frame...)
 	sp.ends = append(sp.ends, len(sp.frames))
@@ -212,26 +355,20 @@ func (s *session) closePortal(name string) error {
 	if p == nil {
 		return nil // not an error in the protocol
 	}
+	at := p.at
 	s.portals.remove(name)
-	if p.at == nil || p.at.Lost() != nil || s.state == failed {
+	if p.merge != nil {
+		return s.closeAtNodes(p)
+	}
+	if at == nil || at.Lost() != nil || p.name == "" {
 		return nil //nolint:nilerr // a lost branch holds no portal any more
 	}
-	p.at.StartSeries()
-	p.at.Close(&pgproto3.Close{ObjectType: 'P', Name: p.nodeName})
-	p.at.Sync()
-	if err := p.at.Send(); err != nil {
+	at.StartSeries()
+	at.Close(&pgproto3.Close{ObjectType: 'P', Name: p.nodeName})
+	at.Sync()
+	if err := at.Send(); err != nil {
 		return err
 	}
-	for {
-		frame, err := p.at.Receive()
-		if err != nil {
-			return err
-		}
-		switch frame.Type() {
-		case 'E':
-			return refusedBy(p.at, frame)
-		case 'Z':
-			return nil
-		}
-	}
+	_, err := s.readRow(at)
+	return err
 }

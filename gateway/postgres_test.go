@@ -44,8 +44,8 @@ func TestSameAsPostgres(t *testing.T) {
 			var recorded strings.Builder
 			s.fillPlain(t, plain, keys)
 			for _, conversation := range conversations(script) {
-				want := converse(t, plain, conversation)
-				got := converse(t, s.url, conversation)
+				want := converseWith(t, plain, conversation, func(sql string) { execute(t, plain, sql) })
+				got := converseWith(t, s.url, conversation, s.change(t))
 				compareAnswers(t, want, got, accepted)
 				recorded.WriteString(back.Replace(renderAnswers(want)) + "\n")
 				for _, a := range want {
@@ -109,6 +109,37 @@ func conversations(text string) []string {
 // once (Q, S, H) is reached, so that they arrive together.
 func converse(t *testing.T, url, script string) []answered {
 	t.Helper()
+	return converseWith(t, url, script, nil)
+}
+
+// execute runs SQL on a connection of its own.
+func execute(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgconn.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), sql).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change returns what runs SQL on all nodes, and has the gateway take note of
+// it, as it does by itself within a second.
+func (s *stack) change(t *testing.T) func(sql string) {
+	return func(sql string) {
+		t.Helper()
+		for _, node := range s.nodes {
+			execute(t, s.set.SuperURL(node.Name()), sql)
+		}
+		s.gateway.catalogs.Reload(t.Context())
+	}
+}
+
+// converseWith is converse with what a line A does.
+func converseWith(t *testing.T, url, script string, aside func(sql string)) []answered {
+	t.Helper()
 	config, err := pgconn.ParseConfig(url)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +156,7 @@ func converse(t *testing.T, url, script string) []answered {
 	if err := hijacked.Conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	talk := &talk{t: t, front: hijacked.Frontend, conn: conn, nc: hijacked.Conn, config: config}
+	talk := &talk{t: t, front: hijacked.Frontend, conn: conn, nc: hijacked.Conn, config: config, aside: aside}
 	var answers []answered
 	for _, line := range strings.Split(script, "\n") {
 		talk.out.Reset()
@@ -141,6 +172,7 @@ type talk struct {
 	conn   *pgconn.PgConn // for CancelRequest
 	nc     net.Conn
 	config *pgconn.Config
+	aside  func(sql string)
 	out    strings.Builder
 }
 
@@ -157,6 +189,7 @@ type talk struct {
 //	F|...              Bind with formats: bindFormats
 //	K|sql              Query, and a cancel
 //	R|n|line~line      these lines n times
+//	A|sql              somebody else changes the tables
 //	W                  everything up to the connection's end, or for two seconds
 //	startup|version|name=value ...
 func (k *talk) line(line string) {
@@ -183,6 +216,8 @@ func (k *talk) line(line string) {
 				k.line(again)
 			}
 		}
+	case "A":
+		k.aside(word(1))
 	case "W":
 		if err := k.nc.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 			k.t.Fatal(err)

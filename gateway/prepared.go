@@ -67,22 +67,23 @@ func (s *session) preparedTypes(x *execution, st *statement) (string, error) {
 
 // keepStatement adds a statement to the session's.
 func (s *session) keepStatement(st *statement) error {
-	if st.name != "" && s.statements[st.name] != nil {
+	if st.name != "" && s.statements.get(st.name) != nil {
 		return sqlErrorf(pgerrcode.DuplicatePreparedStatement, "prepared statement %q already exists", st.name)
 	}
-	if len(s.statements) >= s.gw.cfg.MaxStatements {
-		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "too many prepared statements (limit %d)", s.gw.cfg.MaxStatements)
+	limits := &s.gw.cfg
+	if len(s.statements.byName) >= limits.MaxStatements {
+		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "too many prepared statements (limit %d)", limits.MaxStatements)
 	}
-	if s.statements == nil {
-		s.statements = map[string]*statement{}
+	if s.statements.bytes+st.size() > limits.MaxStatementBytes {
+		return sqlErrorf(pgerrcode.ProgramLimitExceeded, "prepared statements too large together (limit %d bytes)", limits.MaxStatementBytes)
 	}
-	s.statements[st.name] = st
+	s.statements.add(st)
 	return nil
 }
 
 // executed is the statement that an EXECUTE names.
 func (s *session) executed(st *sqlparse.Statement) (*statement, error) {
-	target := s.statements[st.Prepared]
+	target := s.statements.get(st.Prepared)
 	if target == nil || st.Prepared == "" {
 		return nil, noStatement(st.Prepared)
 	}
@@ -116,6 +117,8 @@ func (s *session) execute(x *execution) error {
 		p.bind.ResultFormatCodes = x.portal.bind.ResultFormatCodes
 	}
 	switch {
+	case len(values) > 0 && setsByCall(st.parsed):
+		return refuse(refusedExecuteSetting)
 	case st.runsHere():
 		x.st, x.sql, x.portal = st.parsed, st.sql, nil
 		return s.perform(x)

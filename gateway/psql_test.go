@@ -11,10 +11,7 @@ import (
 // TestPsqlSameAsPostgres runs psql's own queries (\d and its kin, \gdesc,
 // ON_ERROR_ROLLBACK) on both, as TestSameAsPostgres does with messages.
 func TestPsqlSameAsPostgres(t *testing.T) {
-	psql, err := exec.LookPath("psql")
-	if err != nil {
-		t.Skip("no psql here")
-	}
+	psql := lookPsql(t)
 	s := startStack(t, stackOptions{})
 	plain, _ := s.set.NewDatabase(t, "coordinator")
 	scripts, err := filepath.Glob("testdata/psql/*.sql")

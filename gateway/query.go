@@ -21,6 +21,9 @@ func (s *session) queryMessage(body []byte) {
 	if err != nil {
 		s.report(err)
 	}
+	if s.block == nil {
+		s.portals.clear()
+	}
 	s.inSeries = false
 	s.readyForQuery()
 }
@@ -37,13 +40,20 @@ func (s *session) queryString(sql string) error {
 		s.client.send(&pgproto3.EmptyQueryResponse{})
 		return s.advance(onFinish)
 	}
+	s.portals.remove("") // Postgres runs a query string in that portal
 	if len(statements) == 1 {
 		// The text goes on as it came, so that positions in errors, and the nodes'
 		// logs, agree with what the client knows.
-		if err := s.runSimple(&statements[0], sql, true); err != nil {
-			return err
+		run := func() error {
+			if err := s.runSimple(&statements[0], sql, true); err != nil {
+				return err
+			}
+			return s.finish()
 		}
-		return s.finish()
+		if s.retries(&statements[0]) {
+			return s.retrying(run)
+		}
+		return run()
 	}
 	for i := range statements {
 		st := &statements[i]
@@ -60,8 +70,11 @@ func (s *session) queryString(sql string) error {
 // runSimple runs one statement. The tag of the last is kept back while its
 // commit is still to come: Postgres sends an error instead of it if that fails.
 func (s *session) runSimple(st *sqlparse.Statement, sql string, last bool) error {
+	if st.Reference != nil && st.Reference.SQL != "" {
+		sql = st.Reference.SQL
+	}
 	s.hold = last && s.state == implicit
-	return s.perform(s.x.simple(st, sql))
+	return s.observed(s.x.simple(st, sql))
 }
 
 // finish ends the implicit transaction, if there is one, and completes the last

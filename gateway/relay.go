@@ -23,25 +23,32 @@ var errUnexpectedCopy = errors.New("the node began a COPY")
 // passed on. What the node refused is the error; it is reported by the caller,
 // with everything that has to happen then.
 func (s *session) relay(b *participant.Branch, x *execution) error {
+	return s.relayUntil(b, x, nil)
+}
+
+// relayUntil is relay up to a message in the middle of a series, which at tells
+// by its type, or up to what the node refuses there.
+func (s *session) relayUntil(b *participant.Branch, x *execution, at func(kind byte) bool) error {
 	var refused error
 	cancelled := false
 	for {
 		frame, err := b.Receive()
 		if err != nil {
-			if _, ok := errors.AsType[*nodeEnded](refused); ok {
-				return refused
-			}
-			return err
+			return ended(refused, err)
 		}
-		switch frame.Type() {
+		kind := frame.Type()
+		switch kind {
 		case 'Z':
 			return refused
 		case 'E':
 			if refused == nil {
 				refused = refusedBy(b, frame)
 			}
+			if at != nil && refusedInSeries(refused) {
+				return refused
+			}
 		case 'N':
-			if !x.quiet {
+			if !x.quiet && !(x.collect && x.merged.nth > 0) { // of a schema change every node says the same
 				s.client.sendRaw(frame.Raw())
 			}
 		case 'S':
@@ -58,7 +65,10 @@ func (s *session) relay(b *participant.Branch, x *execution) error {
 			return sqlError(pgerrcode.FeatureNotSupported, "COPY is not supported here")
 		default:
 			if refused == nil && !x.quiet {
-				refused = s.relayAnswer(b, x, frame)
+				refused = s.relayAny(b, x, frame)
+			}
+			if at != nil && at(kind) {
+				return refused
 			}
 			if (s.client.writeErr != nil || x.copy != nil && (x.quiet || refused != nil)) && !cancelled {
 				cancelled = true // nobody will read the rest
@@ -66,6 +76,13 @@ func (s *session) relay(b *participant.Branch, x *execution) error {
 			}
 		}
 	}
+}
+
+// refusedInSeries: the node reads on, and skips what comes up to Sync. Otherwise
+// it closes the connection.
+func refusedInSeries(err error) bool {
+	_, over := errors.AsType[*nodeEnded](err)
+	return !over
 }
 
 // refusedBy is a node's ErrorResponse as an error.
@@ -85,38 +102,46 @@ func refusedBy(b *participant.Branch, frame pgwire.Frame) error {
 func (s *session) relayAnswer(b *participant.Branch, x *execution, frame pgwire.Frame) error {
 	switch frame.Type() {
 	case 'D':
+		if x.parts != nil {
+			return x.parts.add(x.merged.nth, frame.Raw())
+		}
 		if x.spool != nil {
 			return x.spool.add(frame.Raw())
 		}
 		s.client.sendRaw(frame.Raw())
 	case 'C':
-		if x.merged.several() || x.spool != nil {
+		if x.merged.several() || x.spool != nil || x.collect {
 			return x.merged.addTag(frame.Body())
 		}
 		if x.portal != nil {
-			x.portal.completed()
+			s.completed(x.portal)
 		}
 		s.completeRaw(frame.Raw())
 	case 'T', 'n':
-		return s.relayDescription(x, frame)
+		return s.relayDescription(b, x, frame)
 	case 't':
 		x.verifying = true // only our own Describe of a statement is answered so
+		if x.portal.statement.description == nil {
+			return s.learn(x, frame)
+		}
 	case '1':
-		x.portal.statement.parsedAt(b)
+		if x.parts == nil {
+			x.portal.statement.parsedAt(b)
+		}
 		if s.pending.parse != nil {
 			s.pending.parse = nil
-			s.client.sendRaw(frame.Raw())
+			s.sendOnce(frame)
 		}
 	case '2':
+		x.portal.bound(b)
 		if s.pending.bind != nil {
 			s.pending.bind = nil
-			s.client.sendRaw(frame.Raw())
+			s.sendOnce(frame)
 		}
 	case 's':
-		x.portal.suspended(b)
 		s.client.sendRaw(frame.Raw())
 	case '3':
-		// of a portal of ours
+		// of a portal that was abandoned
 	case 'd', 'c':
 		return s.relayCopy(x, frame)
 	default: // EmptyQueryResponse
@@ -129,21 +154,47 @@ func (s *session) relayAnswer(b *participant.Branch, x *execution, frame pgwire.
 
 // relayDescription passes the first node's RowDescription or NoData on and
 // compares the others' with it.
-func (s *session) relayDescription(x *execution, frame pgwire.Frame) error {
+func (s *session) relayDescription(b *participant.Branch, x *execution, frame pgwire.Frame) error {
 	if x.verifying {
 		x.verifying = false
-		return x.portal.statement.verify(frame)
+		if x.learnt != nil {
+			return s.learn(x, frame)
+		}
+		return x.portal.statement.verify(b, frame)
 	}
 	if !x.merged.several() {
-		s.client.sendRaw(frame.Raw())
+		s.describe(x, frame)
 		return nil
 	}
 	if x.merged.nth > 0 {
 		return x.merged.sameDescription(frame)
 	}
 	x.merged.description = append(x.merged.description[:0], frame.Raw()...)
-	s.client.sendRaw(frame.Raw())
+	s.describe(x, frame)
 	return nil
+}
+
+// describe sends a description. That of a portal is an answer to Describe, which
+// was asked for once, whatever becomes of Execute.
+func (s *session) describe(x *execution, frame pgwire.Frame) {
+	if x.portal == nil {
+		s.client.sendRaw(frame.Raw())
+		return
+	}
+	x.told = true
+	s.sendOnce(frame)
+}
+
+// parseComplete is sendOnce of the answer to Parse.
+func (s *session) parseComplete() {
+	s.unseen += pgwire.HeaderLen
+	s.client.send(&pgproto3.ParseComplete{})
+}
+
+// sendOnce sends what is not to be sent again if the statement is repeated.
+func (s *session) sendOnce(frame pgwire.Frame) {
+	s.unseen += uint64(len(frame.Raw()))
+	s.client.sendRaw(frame.Raw())
 }
 
 // relayParameter takes note of a ParameterStatus: the statement, being the
@@ -196,7 +247,7 @@ func cutCount(tag string) (verb string, count uint64, counted bool) {
 // completeMerged sends the one tag that stands for all nodes.
 func (s *session) completeMerged(x *execution) {
 	if x.portal != nil {
-		x.portal.completed()
+		s.completed(x.portal)
 	}
 	s.complete(x.merged.fullTag(x.merged.count))
 }
@@ -217,6 +268,11 @@ func (m *merge) sameDescription(frame pgwire.Frame) error {
 	return sqlError(pgerrcode.FeatureNotSupported, "the nodes' results have different columns")
 }
 
+// sameType compares the numbers of two types. Those of the clients' own types
+// are each node's own; that the tables' types agree by name is the catalog's
+// affair.
+func sameType(a, b uint32) bool { return a == b || a >= firstUserOID && b >= firstUserOID }
+
 // sameShape compares two RowDescriptions, or NoData, by what a client relies on.
 func sameShape(a, b []byte, typeA, typeB byte) bool {
 	if typeA != typeB {
@@ -231,7 +287,7 @@ func sameShape(a, b []byte, typeA, typeB byte) bool {
 	}
 	for i := range left.Fields {
 		l, r := &left.Fields[i], &right.Fields[i]
-		if !bytes.Equal(l.Name, r.Name) || l.DataTypeOID != r.DataTypeOID ||
+		if !bytes.Equal(l.Name, r.Name) || !sameType(l.DataTypeOID, r.DataTypeOID) ||
 			l.TypeModifier != r.TypeModifier || l.Format != r.Format {
 			return false
 		}

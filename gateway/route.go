@@ -23,9 +23,24 @@ type route struct {
 	// writes: the branch has or may have a transaction id afterwards. It
 	// commits with the writing branches.
 	writes bool
+	// wouldWrite, of EXPLAIN: the statement that is explained writes, whether or
+	// not it is run.
+	wouldWrite bool
 	// taints: the connection may keep session state that nobody tracks (a
 	// function of the client's own was called): see participant.Conn.Taint.
 	taints bool
+	// combine is set for a SELECT that several nodes run.
+	combine *combining
+	// rows tells, for an INSERT whose rows belong to several nodes, which row of
+	// its VALUES goes to which of nodes: each node gets its own rows only.
+	rows []int
+	// schema: a schema change, to be run on one node after the other.
+	schema bool
+	// reference is set for what changes or locks rows of reference tables.
+	reference *referenceUse
+	// references are the reference tables that the statement names, filled only
+	// when routeSession.explain asks.
+	references []*Table
 	// keys are the shard key values the statement is held to, filled only when
 	// routeSession.explain asks.
 	keys []keyInfo
@@ -40,16 +55,20 @@ type keyInfo struct {
 	table  *Table
 	key    string // canonical text
 	bucket int
-	node   *participant.Node
+	node   *participant.Node // nil: the table is not held to values of its key
 }
 
 // routeSession is what routing needs to know of the session.
 type routeSession struct {
 	user       string   // what $user in the search path stands for
 	searchPath []string // unquoted elements of search_path, "$user" as it is
-	// cursors are the nodes of the open SQL cursors, for WHERE CURRENT OF.
-	cursors map[string]*participant.Node
+	// cursor tells, for WHERE CURRENT OF, whether there is such a cursor and which
+	// node holds it, nil for none. nil: there are no cursors.
+	cursor  func(name string) (node *participant.Node, exists bool)
 	explain bool // fill route.keys
+	// catalog is what the session's own transaction has made of the tables, nil
+	// while it has changed none.
+	catalog *Catalog
 }
 
 // boundValues are the parameters of one execution, as Bind gives them.
@@ -82,8 +101,8 @@ func newRouter(placement *Placement, catalogs *catalogHolder) *router {
 // something unknown.
 //
 // It is for Select, Insert, Update and Delete, for what stands around one
-// (Explain, DeclareCursor), and for all that is never run (DDL, LOCK, DO,
-// MERGE, ...), which it refuses. What a session does by itself (transaction
+// (Explain, DeclareCursor), for schema changes, and for all that is never run
+// (LOCK, DO, MERGE, ...), which it refuses. What a session does by itself (transaction
 // control, SET, SQL PREPARE and EXECUTE, FETCH, ...) is no business of the
 // router.
 func (r *router) route(ctx context.Context, st *sqlparse.Statement, bound *boundValues, session *routeSession) (route, error) {
@@ -94,11 +113,18 @@ func (r *router) route(ctx context.Context, st *sqlparse.Statement, bound *bound
 	case sqlparse.DeclareCursor:
 		return r.routeCursor(ctx, st, bound, session)
 	default:
+		if isSchemaKind(st.Kind) {
+			return r.routeSchema(ctx, st, session)
+		}
 		return route{}, refuseKind(st)
 	}
-	e := evaluation{catalog: r.catalogs.Current(), placement: r.placement, st: st, bound: bound, session: session}
+	catalog := session.catalog
+	if catalog == nil {
+		catalog = r.catalogs.Fresh(ctx)
+	}
+	e := evaluation{catalog: catalog, placement: r.placement, st: st, bound: bound, session: session, fresh: session.catalog != nil}
 	got, err := e.route()
-	if !e.unknown {
+	if !e.unknown || e.fresh {
 		return got, err
 	}
 	// Made a moment ago, perhaps. If not, any node says so in Postgres's words.
@@ -120,16 +146,14 @@ func (r *router) routeExplain(ctx context.Context, st *sqlparse.Statement, bound
 	if err != nil {
 		return route{}, err
 	}
-	if got.multi() {
-		return route{}, refuse(refusedExplain)
-	}
+	got.wouldWrite = got.writes
 	got.writes = got.writes && st.Analyze // without ANALYZE nothing is run
 	return got, nil
 }
 
 // routeCursor routes DECLARE where its query would go.
 func (r *router) routeCursor(ctx context.Context, st *sqlparse.Statement, bound *boundValues, session *routeSession) (route, error) {
-	if st.Hold {
+	if st.Cursor.Hold {
 		return route{}, refuse(refusedHold)
 	}
 	if st.Inner == nil {
@@ -139,7 +163,7 @@ func (r *router) routeCursor(ctx context.Context, st *sqlparse.Statement, bound 
 	if err != nil {
 		return route{}, err
 	}
-	if got.multi() {
+	if got.multi() && got.combine == nil {
 		return route{}, refuse(refusedCursor)
 	}
 	return got, nil

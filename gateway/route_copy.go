@@ -17,9 +17,13 @@ type copyTarget struct {
 // what the rows are filtered by, may be used. Where the rows go is seen row by
 // row.
 func (r *router) routeCopyFrom(ctx context.Context, st *sqlparse.Statement, session *routeSession) (copyTarget, error) {
-	e := evaluation{catalog: r.catalogs.Current(), placement: r.placement, st: st, session: session}
+	catalog := session.catalog
+	if catalog == nil {
+		catalog = r.catalogs.Fresh(ctx)
+	}
+	e := evaluation{catalog: catalog, placement: r.placement, st: st, session: session, fresh: session.catalog != nil}
 	target, err := e.copyTarget()
-	if !e.unknown {
+	if !e.unknown || e.fresh {
 		return target, err
 	}
 	e = evaluation{catalog: r.catalogs.Reload(ctx), placement: r.placement, st: st, session: session, fresh: true}
@@ -43,7 +47,15 @@ func (e *evaluation) copyTarget() (copyTarget, error) {
 	if use.needsKey != nil && !e.onlyNode() {
 		return copyTarget{}, refuse(*use.needsKey, use.needsKeyName)
 	}
-	return copyTarget{table: e.tables[e.st.Target], taints: use.taints}, nil
+	if t := e.all[e.st.Target]; t != nil && t.Reference && !e.onlyNode() {
+		if len(e.st.Tables) > 1 {
+			return copyTarget{}, refuse(refusedReferenceAlone, t.String())
+		}
+		if err := e.checkCopyReference(t); err != nil {
+			return copyTarget{}, err
+		}
+	}
+	return copyTarget{table: e.all[e.st.Target], taints: use.taints}, nil
 }
 
 // routeCopyTo routes COPY TO STDOUT: a table like a SELECT of all its rows, a

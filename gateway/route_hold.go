@@ -104,9 +104,11 @@ func (e *evaluation) hold() error {
 		e.sets = append(e.sets, set)
 	}
 	if e.sharded > 1 && len(e.st.Joins)+len(e.st.OneWay) > 0 {
-		return e.holdByJoins()
+		if err := e.holdByJoins(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return e.holdCopies()
 }
 
 // heldTo is what the conditions say of one column of the i-th relation.

@@ -23,6 +23,11 @@ func (e *evaluation) checkChanges() error {
 			return refuse(refusedMerge)
 		}
 		t := e.tables[change.Table]
+		if t != nil && change.Conflict != nil {
+			if err := e.checkConflict(t, change.Conflict); err != nil {
+				return err
+			}
+		}
 		if t != nil && slices.Contains(change.Assigned, t.key().Name) {
 			return refuse(refusedKeyChange, t.String(), t.key().Name)
 		}
@@ -56,39 +61,57 @@ func (e *evaluation) insertKeys(t *Table, change *sqlparse.Change) (keySet, erro
 		!strings.Contains(strings.ToLower(e.st.SQL), "overriding system") {
 		return keySet{}, refuse(refusedOverriding, t.String(), key.Name)
 	}
-	at := t.PrimaryKey[0]
-	if change.InsertColumns != nil {
-		at = slices.Index(change.InsertColumns, key.Name)
-	}
+	at := keyInRow(t, change)
 	if change.DefaultValues || at < 0 {
 		return keySet{}, missingKey(t)
 	}
 	if change.InsertRows == nil {
-		return keySet{}, refuse(refusedInsertSelect, t.String(), key.Name)
+		return e.copiedKeys(t, change, at)
 	}
 	set := keySet{state: noKey}
 	for _, row := range change.InsertRows {
 		if at >= len(row) || row[at].Kind == sqlparse.ValueDefault {
 			return keySet{}, missingKey(t)
 		}
-		text, verdict, err := e.key(t, key, &row[at])
-		switch {
-		case err != nil:
+		text, ok, err := e.insertKey(t, &row[at])
+		if err != nil {
 			return keySet{}, err
-		case verdict == keyUnknown:
-			return keySet{}, refuse(refusedKeyValue, t.String(), key.Name)
-		case verdict == keyNull:
-			return keySet{}, nullKey(t)
-		case verdict == keyNever:
-			continue
 		}
-		if truncatedWhenStored(text, key.Length) {
-			return keySet{}, refuse(refusedTruncatedKey, t.String(), key.Name, key.TypeName)
+		if ok {
+			set.add(text)
 		}
-		set.add(text)
 	}
 	set.settle()
 	return set, nil
+}
+
+// keyInRow is where in a row of an INSERT the shard key stands, -1 when it
+// is not given.
+func keyInRow(t *Table, change *sqlparse.Change) int {
+	if change.InsertColumns != nil {
+		return slices.Index(change.InsertColumns, t.key().Name)
+	}
+	return t.PrimaryKey[0]
+}
+
+// insertKey is the shard key of a row that an INSERT brings; ok is false for a
+// value that every node refuses.
+func (e *evaluation) insertKey(t *Table, v *sqlparse.Value) (text string, ok bool, err error) {
+	key := t.key()
+	text, verdict, err := e.key(t, key, v)
+	switch {
+	case err != nil:
+		return "", false, err
+	case verdict == keyUnknown:
+		return "", false, refuse(refusedKeyValue, t.String(), key.Name)
+	case verdict == keyNull:
+		return "", false, nullKey(t)
+	case verdict == keyNever:
+		return "", false, nil
+	case truncatedWhenStored(text, key.Length):
+		return "", false, refuse(refusedTruncatedKey, t.String(), key.Name, key.TypeName)
+	}
+	return text, true, nil
 }
 
 // missingKey is the error for a row without a shard key.

@@ -18,8 +18,12 @@ import (
 //     any SQL, for the rows it can touch are all there.
 //  5. One mention of one table and nothing else: every node that owns one of
 //     the keys, or all nodes, as long as their rows need only be put one after
-//     the other.
-//  6. The rest is refused.
+//     the other. An INSERT's rows go each to its own node.
+//  6. An UPDATE or DELETE that names no sharded table but its target: as rule 5,
+//     for what it does to a row follows from this row and from what is the same
+//     on every node. An INSERT that copies the shard keys of one table: every
+//     node copies its own rows.
+//  7. The rest is refused.
 //
 // A claim in the facts that is not used costs an answer; one that is wrongly
 // used costs rows. In doubt a key is unknown.
@@ -31,7 +35,9 @@ type evaluation struct {
 	session   *routeSession
 	fresh     bool // the catalog was read after the statement came
 
-	unknown bool // st names something that the catalog does not know
+	// unknown: st names something that the catalog does not know, or knew
+	// differently from node to node. It is worth another reading.
+	unknown bool
 	use     functionUse
 
 	// tables are the relations of st.Tables, nil for those not sharded; sets
@@ -42,6 +48,14 @@ type evaluation struct {
 	tablesArray [4]*Table
 	setsArray   [4]keySet
 	sharded     int // how many of tables are not nil
+	main        int // the last of them
+	// all are tables with the reference tables among them.
+	all        []*Table
+	allArray   [4]*Table
+	references int // how many of all these are
+	// copied is the table whose shard key an INSERT ... SELECT copies into its
+	// target's, -1 for none.
+	copied int
 }
 
 func (e *evaluation) route() (route, error) {
@@ -60,15 +74,26 @@ func (e *evaluation) route() (route, error) {
 		result.anyNode = true
 		return result, nil
 	}
+	if e.references > 0 {
+		var done bool
+		if result, done, err = e.routeReferences(result); done || err != nil {
+			return result, err
+		}
+	}
 	if e.st.CurrentOf != "" {
 		return e.routeCurrentOf(result)
 	}
 	if err := e.checkChanges(); err != nil {
 		return route{}, err
 	}
+	e.copied = -1
+	if e.uneven() {
+		result.anyNode = true
+		return result, nil
+	}
 	if e.sharded == 0 {
-		if e.use.needsKey != nil && !e.use.unknown && !e.onlyNode() {
-			return route{}, refuse(*e.use.needsKey, e.use.needsKeyName)
+		if err := e.unplaced(); err != nil {
+			return route{}, err
 		}
 		result.anyNode = true
 		return result, nil
@@ -86,7 +111,7 @@ func (e *evaluation) onlyNode() bool { return len(e.placement.nodes) == 1 }
 // resolve finds the relations that st names and refuses those that cannot be
 // used.
 func (e *evaluation) resolve() error {
-	e.tables = e.tablesArray[:0]
+	e.tables, e.all = e.tablesArray[:0], e.allArray[:0]
 	var refused error
 	for i := range e.st.Tables {
 		mention := &e.st.Tables[i]
@@ -101,13 +126,23 @@ func (e *evaluation) resolve() error {
 				return refuse(refusedSystemWrite, mention.Name)
 			}
 		case userRelation:
-			if why := found.table.unusable; why != nil && refused == nil {
+			if found.table.differs && !e.fresh {
+				e.unknown = true
+			} else if why := found.table.unusable; why != nil && refused == nil {
 				copied := *why // a session may add to it
 				refused = &copied
 			}
-			e.sharded++
+			e.all = append(e.all, found.table)
+			if found.table.Reference {
+				e.references++
+				found.table = nil // its rows have no place
+			} else {
+				e.sharded, e.main = e.sharded+1, i
+			}
+			e.tables = append(e.tables, found.table)
+			continue
 		}
-		e.tables = append(e.tables, found.table)
+		e.tables, e.all = append(e.tables, nil), append(e.all, nil)
 	}
 	if e.unknown {
 		return nil
@@ -115,16 +150,19 @@ func (e *evaluation) resolve() error {
 	return refused
 }
 
-// routeCurrentOf: WHERE CURRENT OF names a row of the node where the cursor
-// was opened. A cursor that does not exist is any node's to complain of.
+// routeCurrentOf: WHERE CURRENT OF names a row of the node that holds the
+// cursor. A cursor that does not exist is any node's to complain of.
 func (e *evaluation) routeCurrentOf(result route) (route, error) {
 	if err := e.checkChanges(); err != nil {
 		return route{}, err
 	}
-	for i, node := range e.placement.nodes {
-		if node == e.session.cursors[e.st.CurrentOf] {
-			result.nodes = e.placement.single[i]
+	if e.session.cursor != nil {
+		switch node, exists := e.session.cursor(e.st.CurrentOf); {
+		case node != nil:
+			result.nodes = []*participant.Node{node}
 			return result, nil
+		case exists:
+			return route{}, refuse(refusedNoCursor, e.st.CurrentOf)
 		}
 	}
 	result.anyNode = true
@@ -140,8 +178,11 @@ func (e *evaluation) place(result route) (route, error) {
 		result.nodes = e.placement.single[0]
 		return result, nil
 	}
-	if e.alone() {
+	if e.alone() || e.changesOnly() {
 		return e.placeAlone(result)
+	}
+	if e.copiesKeys() {
+		return e.placeCopy(result)
 	}
 	var found string
 	have := -1 // the table that found is a key of
@@ -159,6 +200,9 @@ func (e *evaluation) place(result route) (route, error) {
 			}
 			have, found = i, set.first
 		default:
+			if isSelect(e.st) {
+				return e.placeQuery(result, i)
+			}
 			return route{}, refuse(refusedNoSingleKey, e.shape(), t, t.key().Name)
 		}
 	}
@@ -179,7 +223,7 @@ func (e *evaluation) alone() bool {
 
 // placeAlone is rule 5, and rule 4 for the statements that are most frequent.
 func (e *evaluation) placeAlone(result route) (route, error) {
-	set := &e.sets[0]
+	set := &e.sets[e.main]
 	switch set.state {
 	case noKey:
 		result.anyNode = true
@@ -195,8 +239,14 @@ func (e *evaluation) placeAlone(result route) (route, error) {
 	if len(result.nodes) == 1 {
 		return result, nil
 	}
+	if isSelect(e.st) {
+		return e.placeSelect(result)
+	}
 	if err := e.checkMerge(); err != nil {
 		return route{}, err
+	}
+	if e.st.Kind == sqlparse.Insert {
+		return e.splitRows(result)
 	}
 	return result, nil
 }
@@ -228,14 +278,16 @@ func (e *evaluation) nodesOf(keys []string) []*participant.Node {
 // checkMerge refuses what cannot be had by running the statement on each node
 // and putting the rows and tags together.
 func (e *evaluation) checkMerge() error {
-	if e.st.Kind == sqlparse.Insert {
-		return refuse(refusedInsertNodes)
-	}
 	if e.use.needsKey != nil {
 		return refuse(*e.use.needsKey, e.use.needsKeyName)
 	}
 	what := ""
 	switch {
+	case e.changesOnly() && !e.alone():
+		if e.use.volatileName == "" {
+			return nil // the shapes are those of subqueries that are the same everywhere
+		}
+		what = e.use.volatileName + "() in a subquery"
 	case e.use.aggregate != "" && !e.st.Window:
 		what = e.use.aggregate + "()"
 	case e.st.Window:
@@ -254,8 +306,9 @@ func (e *evaluation) checkMerge() error {
 	if what == "" {
 		return nil
 	}
-	t := e.tables[0]
-	return refuse(refusedCombination, what, t, t.key().Name)
+	t := e.tables[e.main]
+	return refuse(refusedCombination, what, fill("The statement is not held to one value of the shard key \"%[2]s\" of table %[1]s.", []any{t, t.key().Name}),
+		"Hold the shard key to one value, or combine the rows in the client.")
 }
 
 // shape names what keeps the statement from being split, for the refusal.
@@ -279,6 +332,9 @@ func (e *evaluation) keyInfos() []keyInfo {
 	for i, t := range e.tables {
 		if t == nil {
 			continue
+		}
+		if e.sets[i].state == anyKey {
+			infos = append(infos, keyInfo{table: t})
 		}
 		for _, key := range e.sets[i].keys() {
 			infos = append(infos, keyInfo{

@@ -71,11 +71,14 @@ func drawStatement(t *rapid.T) string {
 		"t JOIN u ON t.x = u.id", "t JOIN u ON t.x = u.k AND u.k = t.id", "t AS t(x, id, n)", "t JOIN u AS u(k, id, n) ON t.id = u.id",
 		"(SELECT id, n FROM t WHERE id = 'p') t", "(SELECT x AS id, n FROM t WHERE id = 'p') t", "t CROSS JOIN LATERAL (SELECT * FROM u WHERE u.id = t.id) u",
 		"t LEFT JOIN (u JOIN v ON u.n = v.n) ON t.id = u.id", "v JOIN u ON v.n = u.n AND u.id = 'p'")
+	if rapid.IntRange(0, 1).Draw(t, "tied") == 1 {
+		from = drawTied(t)
+	}
 	var condition func(depth int) string
 	condition = func(depth int) string {
 		kinds := []string{"equals", "equals", "in", "any", "column", "other"}
 		if depth > 0 {
-			kinds = append(kinds, "and", "and", "or", "not", "exists", "row")
+			kinds = append(kinds, "and", "and", "or", "not", "exists", "row", "query")
 		}
 		// t.id, u.id and v.n are shard keys; id and n may be somebody's.
 		column := pick("column", "t.id", "t.id", "u.id", "u.id", "id", "t.x", "u.k", "v.id", "x")
@@ -102,8 +105,13 @@ func drawStatement(t *rapid.T) string {
 			return "NOT (" + condition(depth-1) + ")"
 		case "row":
 			return "(" + column + ", n) = (" + value() + ", 1)"
+		case "query":
+			return column + pick("negated", " IN ", " NOT IN ", " = ANY ") + "(" + pick("query", "SELECT id FROM t", "SELECT id FROM u", "SELECT k FROM u", "SELECT x FROM t",
+				"SELECT i.id FROM u i WHERE i.k = t.id", "SELECT i.id FROM t i LEFT JOIN u j ON j.id = i.id", "SELECT j.id FROM t i LEFT JOIN u j ON j.id = i.x", "SELECT j.id FROM t i LEFT JOIN u j ON j.id = i.id AND j.k = i.x",
+				"SELECT id FROM t UNION SELECT id FROM u", "SELECT id FROM u GROUP BY id HAVING count(*) > 2", "SELECT DISTINCT k FROM u", "SELECT id FROM s",
+				"SELECT i.id FROM t i WHERE EXISTS (SELECT FROM u j WHERE j.id = i.id)", "SELECT i.id FROM t i WHERE EXISTS (SELECT FROM u j WHERE j.id = t.id)") + ")"
 		case "exists":
-			return pick("exists", "EXISTS", "NOT EXISTS") + " (SELECT 1 FROM " + pick("inner", "u i", "t i", "u", "v i") + " WHERE " + pick("inner condition",
+			return pick("exists", "EXISTS", "NOT EXISTS") + " (SELECT 1 FROM " + pick("inner", "u i", "t i", "u", "v i", "s i", "(SELECT id, max(n) AS n FROM u GROUP BY id) i", "(SELECT k AS id, n FROM u) i") + " WHERE " + pick("inner condition",
 				"i.id = t.id", "id = 'p'", "i.id = 'p'", "u.id = t.id", "i.id = t.id AND id = 'q'", "t.id = 'p'", "i.n = v.n") + ")"
 		}
 		return pick("other", "true", "t.id > 'p'", "t.n = 1", "u.k = 'q'", "n IS NULL", "t.id IS NULL", "u.id IS NULL", "t.id IS NOT DISTINCT FROM 'p'", "(t.id = 'p') IS NOT FALSE")
@@ -112,7 +120,33 @@ func drawStatement(t *rapid.T) string {
 	if rapid.IntRange(0, 4).Draw(t, "union") == 0 {
 		sql += pick("set operation", " UNION ", " UNION ALL ", " EXCEPT ", " INTERSECT ") + sql
 	}
-	return sql
+	return pick("with", "", "WITH s AS (SELECT * FROM t) ", "WITH s AS (SELECT id, k AS x, n FROM u) ", "WITH s (x, id, n) AS (SELECT * FROM t) ",
+		"WITH s AS (SELECT id, max(x) AS x, count(*) AS n FROM t GROUP BY id) ", "WITH s AS (SELECT a.id, b.k AS x, b.n FROM t a LEFT JOIN u b ON b.id = a.id) ",
+		"WITH s AS (SELECT b.id, a.x, a.n FROM t a LEFT JOIN u b ON b.id = a.id) ", "WITH t AS (SELECT x AS id, id AS x, n FROM t), s AS (SELECT * FROM t) ") + sql
+}
+
+// drawTied draws a FROM with subqueries, or with the CTE that may be there (s), whose
+// shard keys are tied, or seem to be.
+func drawTied(t *rapid.T) string {
+	pick := func(what string, from ...string) string { return rapid.SampledFrom(from).Draw(t, what) }
+	one := pick("one", "t", "s", "s", "(SELECT * FROM t)", "(SELECT id, x, n FROM t WHERE n > 0)", "(SELECT x AS id, id AS x, n FROM t)", "(SELECT id, max(k) AS x, sum(n) AS n FROM u GROUP BY id)",
+		"(SELECT * FROM t UNION ALL SELECT * FROM u)", "(SELECT * FROM t UNION SELECT k, id, n FROM u)", "(SELECT id, x, n FROM t INTERSECT SELECT id, k, n FROM u)",
+		"(SELECT id, x, rank() OVER (PARTITION BY id ORDER BY x) AS n FROM s)", "(SELECT id, x, count(*) OVER () AS n FROM t)", "(SELECT x, id, n FROM t)",
+		"(SELECT a.id, b.k AS x, a.n FROM t a JOIN u b ON a.id = b.id)", "(SELECT DISTINCT ON (id) id, k AS x, n FROM u ORDER BY id, k)", "(SELECT * FROM s EXCEPT SELECT * FROM t)")
+	two := pick("two", "u", "(SELECT id, k, n FROM u)", "(SELECT k AS id, id AS k, n FROM u)", "(SELECT id, min(k) AS k, count(*) AS n FROM u GROUP BY 1)", "(SELECT DISTINCT id, k, n FROM u)",
+		"(SELECT id, x AS k, n FROM s)", "(SELECT b.id, b.k, a.n FROM t a LEFT JOIN u b ON a.id = b.id)", "(SELECT id, k, n FROM u WHERE id IN (SELECT id FROM t))",
+		"LATERAL (SELECT * FROM u i WHERE i.id = t.id)", "LATERAL (SELECT * FROM s i WHERE i.id = t.id)", "LATERAL (SELECT i.id, 'p' AS k, i.n FROM t i WHERE i.id = t.id ORDER BY n LIMIT 1)")
+	join := pick("join", " JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN ")
+	on := pick("on", " ON t.id = u.id", " ON t.id = u.id", " ON t.id = u.id", " USING (id)", " ON t.x = u.id", " ON t.id = u.k", " ON t.id = u.id AND t.n = u.n", " ON true")
+	switch pick("shape", "one", "two", "two", "comma", "three") {
+	case "one":
+		return one + " t"
+	case "comma":
+		return one + " t, " + two + " u"
+	case "three":
+		return one + " t" + join + two + " u" + on + pick("third", " LEFT", " RIGHT", " ") + " JOIN u w ON w.id = " + pick("third key", "t.id", "u.id", "t.x", "u.k")
+	}
+	return one + " t" + join + two + " u" + on
 }
 
 // rows are what the connections say together, in no order.

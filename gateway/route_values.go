@@ -70,7 +70,11 @@ func (e *evaluation) key(t *Table, column *Column, v *sqlparse.Value) (string, k
 			}
 		}
 	}
-	return readKey(text, oid, castOID(v.Cast), column.Type)
+	key, verdict, err := readKey(text, oid, castOID(v.Cast), column.Type)
+	if err != nil && v.Listed {
+		return "", keyUnknown, nil // that the types do not fit is an error of another kind, and a node's
+	}
+	return key, verdict, err
 }
 
 // readKey takes text through the types: its own, the cast's, the column's.
@@ -140,7 +144,7 @@ func (e *evaluation) parameterType(v *sqlparse.Value, met uint32) (uint32, error
 			return oid, nil
 		}
 	}
-	if !usedOnce(e.st.SQL, v.Param) {
+	if v.Listed && v.Cast == "" || !usedOnce(e.st.SQL, v.Param) {
 		return 0, errParameterTypes
 	}
 	return met, nil

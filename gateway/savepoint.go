@@ -18,6 +18,7 @@ type savepoint struct {
 	local    participant.Settings
 	modes    modes
 	kept     map[string]string // block.kept
+	catalog  *Catalog          // routeSession.catalog
 }
 
 // setSavepoint runs SAVEPOINT. A name may be used again: the older savepoint is
@@ -33,7 +34,7 @@ func (s *session) setSavepoint(st *sqlparse.Statement) error {
 	}
 	b.savepoints = append(b.savepoints, savepoint{
 		name: name, journal: len(b.journal), settings: b.settings, local: b.local, modes: b.modes,
-		kept: maps.Clone(b.kept),
+		kept: maps.Clone(b.kept), catalog: s.routing.catalog,
 	})
 	b.journal = append(b.journal, journalEntry{sql: sql, savepoint: name})
 	s.complete("SAVEPOINT")
@@ -80,6 +81,9 @@ func (s *session) rollbackTo(st *sqlparse.Statement) error {
 	b.journal = b.journal[:point.journal+1]
 	b.settings, b.local, b.modes = point.settings, point.local, point.modes
 	b.kept = maps.Clone(point.kept)
+	if b.schema > 0 {
+		s.routing.catalog, b.schema = point.catalog, s.gw.schemaChanges.Add(1)
+	}
 	s.portals.rollbackTo(index)
 	s.rereadParameters()
 	if err := s.advance(onRollbackTo); err != nil {

@@ -26,12 +26,16 @@ type FrontConfig struct {
 	// ALPN protocol "postgresql" itself. Nil answers every SSLRequest with 'N'.
 	TLS *tls.Config
 
+	// Certificates is TLS whose files are followed while the gateway runs. It takes
+	// the place of TLS.
+	Certificates *Certificates
+
 	// StartupTimeout bounds everything from accept to the end of authentication,
 	// as authentication_timeout does in Postgres. Default 10 s.
 	StartupTimeout time.Duration
 
-	// MaxUnauthenticated caps connections that are not yet authenticated. Those
-	// beyond it are refused with 53300. Default 1000.
+	// MaxUnauthenticated caps connections that are not yet authenticated. One that
+	// comes when all places are taken gets that of the longest there. Default 1000.
 	MaxUnauthenticated int
 
 	// MaxConnections caps authenticated connections; 53300 beyond. They need no
@@ -71,6 +75,15 @@ type FrontConfig struct {
 	// the startup deadline. Nil trusts everybody.
 	Authenticate func(ctx context.Context, startup map[string]string, remote net.Addr) error
 
+	// refused, when not nil, is told the SQLSTATE of every client that is turned
+	// away before it has a session.
+	refused func(sqlstate string)
+	traffic *traffic
+
+	// login, when set, takes the place of Authenticate and speaks with the client
+	// itself.
+	login func(ctx context.Context, c *client) error
+
 	// Logger receives what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -94,6 +107,10 @@ func (c FrontConfig) withDefaults() FrontConfig {
 			c.TLS.MinVersion = tls.VersionTLS12 // as Postgres: ssl_min_protocol_version
 		}
 	}
+	c.traffic = &traffic{}
+	if c.refused == nil {
+		c.refused = func(string) {}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -104,6 +121,14 @@ func setDefault[T int | time.Duration](field *T, value T) {
 	if *field <= 0 {
 		*field = value
 	}
+}
+
+// tlsNow is the configuration of the next handshake, nil for no TLS.
+func (c *FrontConfig) tlsNow() *tls.Config {
+	if c.Certificates != nil {
+		return c.Certificates.current()
+	}
+	return c.TLS
 }
 
 // ErrServerClosed is returned by Serve on a Server that has been shut down.
@@ -310,7 +335,7 @@ func (s *Server) watchClients(ended <-chan struct{}) {
 		}
 		for _, c := range s.snapshot() {
 			if c.busyForATick() && c.conn.peerGone() {
-				s.cfg.Logger.Info("client vanished, its work is cancelled", "remote", c.conn.RemoteAddr(), "pid", c.pid)
+				s.cfg.Logger.Info("client vanished, its work is cancelled", "remote", c.conn.RemoteAddr(), "session", c.pid)
 				c.kill(errClientGone)
 			}
 		}

@@ -102,6 +102,23 @@ func TestShutdownLetsTransactionsFinish(t *testing.T) {
 	}
 }
 
+// A message that comes in while its session is being ended must not turn the
+// goodbye into a reset connection: the client is to read 57P01, which tells it
+// that the message was not served.
+func TestShutdownIsHeardOverAMessage(t *testing.T) {
+	f := startFront(t, FrontConfig{}, stubSession)
+	for range 50 {
+		s := f.session()
+		c := f.snapshot()[0]
+		c.drain()
+		eventually(t, "the session is ending", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return !c.waiting })
+		_, _ = s.conn.Write(query("too late")) // the FATAL is on its way, or here
+		s.wantFatal("57P01", adminShutdown)
+		_ = s.conn.Close()
+		eventually(t, "the session is gone", func() bool { return len(f.snapshot()) == 0 })
+	}
+}
+
 func TestShutdownKillsAtItsBound(t *testing.T) {
 	f := startFront(t, FrontConfig{}, stubSession)
 	inTransaction, running := f.session(), f.session()

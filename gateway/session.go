@@ -9,11 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pgpact/pgpact/coordinator"
 	"github.com/pgpact/pgpact/internal/pgwire"
 	"github.com/pgpact/pgpact/participant"
 )
@@ -36,21 +38,29 @@ type session struct {
 	settingsKey string
 	planKey     string // part of the settings that decides what statements mean
 	routing     routeSession
-	timeouts    idleTimeouts
+	timeouts    sessionTimeouts
+	// What the nodes are told of the settings with nodesKey: see forNodes.
+	nodesKnown    bool
+	nodesKey      string
+	nodesSettings participant.Settings
+	clockUntil    time.Time // the end of the transaction's time; zero: not counted
 
-	statements map[string]*statement // by the client's name; "" is the unnamed one
+	statements statementSet
 	portals    portalSet
 	pending    pending // replies of the extended protocol that are owed
 	inSeries   bool    // messages of the extended protocol since the last Sync
 	ended      error   // ends the session after the message being served
+	atSync     bool    // a Sync is being served that ends the transaction, and all portals
 	skipping   bool    // an error happened: discard everything until Sync
 	answered   bool    // a ReadyForQuery may not have been flushed yet
 
 	// hold keeps the next CommandComplete back in held: it must not be sent
 	// before the commit that belongs to it.
-	hold bool
-	held []byte
+	hold   bool
+	held   []byte
+	unseen uint64 // of what the client was sent, what need not be sent again if a statement is repeated
 
+	spans    spans     // what is being traced; empty without a tracer
 	x        execution // the statement being run; one object, used again and again
 	branches []*participant.Branch
 }
@@ -59,6 +69,7 @@ type session struct {
 // end.
 func (gw *Gateway) serve(ctx context.Context, c *client) error {
 	s := &session{gw: gw, client: c}
+	s.routing.cursor = s.portals.nodeOf
 	s.interrupt.session = ctx
 	c.onCancel(func() { s.interrupt.fire(errCanceled) })
 	// A client that vanishes, or a shutdown that has run out of patience, stops
@@ -79,6 +90,7 @@ func (s *session) close() {
 	if s.block != nil && s.block.t != nil {
 		s.block.t.Rollback()
 	}
+	s.traceBlockDone(coordinator.Result{Outcome: coordinator.Aborted})
 }
 
 // errTerminate ends the message loop: the client has said Terminate.
@@ -98,9 +110,15 @@ func (s *session) run() error {
 		if err != nil {
 			return s.waitError(err)
 		}
+		if s.timedOut() {
+			return errTransactionTimeout
+		}
 		s.interrupt.enter()
 		err = s.handle(frame)
 		s.interrupt.leave()
+		if s.block == nil && s.ended == nil {
+			s.stopClock() // whatever it was, it is over, and its end has been told
+		}
 		switch {
 		case errors.Is(err, errTerminate):
 			return nil
@@ -122,7 +140,19 @@ func (s *session) wait() wait {
 			w.timeout = s.timeouts.inBlock
 		}
 	}
+	if left := s.clockLeft(); left > 0 && (w.timeout == 0 || left <= w.timeout) {
+		w.timeout = left
+	}
 	return w
+}
+
+// clockLeft is how much of the transaction's time is left, at least a
+// microsecond; 0: it is not counted.
+func (s *session) clockLeft() time.Duration {
+	if s.clockUntil.IsZero() {
+		return 0
+	}
+	return max(time.Until(s.clockUntil), time.Microsecond)
 }
 
 // waitError is why the session ends while it waits.
@@ -130,6 +160,8 @@ func (s *session) waitError(err error) error {
 	switch {
 	case !errors.Is(err, errWaitTimeout):
 		return err
+	case !s.clockUntil.IsZero() && !time.Now().Before(s.clockUntil):
+		return errTransactionTimeout
 	case s.state == idle:
 		return frontError("57P05", "terminating connection due to idle-session timeout")
 	}
@@ -196,15 +228,20 @@ func (s *session) failSeries(err error) error {
 // report tells the client that a statement, or a message, failed, and moves the
 // transaction on accordingly.
 func (s *session) report(err error) {
+	if _, unknown := errors.AsType[*unknownOutcome](err); s.timedOut() && s.ended == nil && !unknown {
+		s.ended = errTransactionTimeout // the node's "canceled" was our doing
+		err = s.ended
+	}
 	pgErr, known := clientError(err)
+	s.observeError(pgErr)
 	if s.client.ctx.Err() != nil {
 		// The session is being ended: nobody reads this.
 	} else if err == s.ended { //nolint:errorlint // the very same
 		// The session ends with it, and says so then.
 	} else if !known {
-		s.gw.logger.Error("statement failed for a reason of ours", "pid", s.client.pid, "err", err)
+		s.gw.logger.Error("statement failed for a reason of ours", "session", s.client.pid, "error", err)
 	} else if pgErr.Code == pgerrcode.ConnectionFailure {
-		s.gw.logger.Warn("statement failed", "pid", s.client.pid, "err", err)
+		s.gw.logger.Warn("statement failed", "session", s.client.pid, "error", err)
 	}
 	s.hold, s.held = false, s.held[:0]
 	if s.ended == nil || err != s.ended { //nolint:errorlint // the very same
@@ -215,6 +252,9 @@ func (s *session) report(err error) {
 	_ = s.advance(onError)
 	if s.state == failed {
 		s.settingsChanged()
+		if pgErr.Code == pgerrcode.DeadlockDetected {
+			s.freeLocks()
+		}
 	}
 }
 
@@ -228,6 +268,7 @@ func (s *session) readyForQuery() {
 	s.x.sql, s.x.portal, s.x.spool = "", nil, nil
 	clear(s.branches)
 	s.client.send(&pgproto3.ReadyForQuery{TxStatus: s.state.ready()})
+	s.client.txStatus.Store(uint32(s.state.ready()))
 	s.answered = true
 }
 

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"testing"
@@ -13,7 +14,7 @@ import (
 	"github.com/pgpact/pgpact/integration/harness"
 )
 
-// TestCompose shows that docker-compose.yml leads to a gateway that serves: with images made here, because there may be no registry.
+// TestCompose shows that docker-compose.yml leads to gateways that serve, all three of its profile: with images made here, because there may be no registry.
 func TestCompose(t *testing.T) {
 	if harness.CurrentMode() != harness.Containers {
 		t.Skip("SKIPPED: docker-compose.yml needs a container engine")
@@ -22,15 +23,17 @@ func TestCompose(t *testing.T) {
 	if compose == nil {
 		t.Skip("SKIPPED: neither `docker compose` nor docker-compose is installed")
 	}
-	port := harness.FreePort(t)
+	ports := []string{harness.FreePort(t), harness.FreePort(t), harness.FreePort(t)}
+	watched := []string{harness.FreePort(t), harness.FreePort(t), harness.FreePort(t)}
 	project := fmt.Sprintf("pgpact-test-%d", os.Getpid())
 	environment := append(os.Environ(),
 		"PGPACT_POSTGRES_IMAGE="+harness.PostgresImage(t), "PGPACT_IMAGE="+harness.ProgramImage(t),
-		"GATEWAY_PORT="+port, "DATABASE_PASSWORD=a b/c@d:é")
+		"GATEWAY_PORT="+ports[0], "GATEWAY_2_PORT="+ports[1], "GATEWAY_3_PORT="+ports[2], "DATABASE_PASSWORD=a b/c@d:é",
+		"ADMIN_PORT="+watched[0], "ADMIN_2_PORT="+watched[1], "ADMIN_3_PORT="+watched[2])
 	run := func(args ...string) (string, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 		defer cancel()
-		args = append(append(compose[1:len(compose):len(compose)], "--project-name", project), args...)
+		args = append(append(compose[1:len(compose):len(compose)], "--project-name", project, "--profile", "three"), args...)
 		command := exec.CommandContext(ctx, compose[0], args...)
 		command.Dir, command.Env = harness.Root(), environment
 		output, err := command.CombinedOutput()
@@ -49,20 +52,42 @@ func TestCompose(t *testing.T) {
 	if output, err := run("up", "-d", "--no-build"); err != nil {
 		t.Fatalf("docker-compose up: %v\n%s", err, output)
 	}
-	url := "postgres://somebody@127.0.0.1:" + port + "/pgpact?sslmode=disable"
-	harness.Eventually(t, 2*time.Minute, "a select through the gateway of docker-compose.yml", func() error {
-		return serves(url)
-	})
+	for _, port := range watched {
+		harness.Eventually(t, 2*time.Minute, "a gateway of docker-compose.yml is ready", func() error {
+			return httpOK("http://127.0.0.1:" + port + "/readyz")
+		})
+	}
+	var conns []*pgx.Conn
+	for _, port := range ports {
+		url := "postgres://somebody@127.0.0.1:" + port + "/pgpact?sslmode=disable"
+		harness.Eventually(t, 2*time.Minute, "a select through a gateway of docker-compose.yml", func() error {
+			return serves(url)
+		})
+		conns = append(conns, harness.Open(t, url))
+	}
 	// Sixteen keys: that all of them lie on one of two nodes would be a miracle.
-	conn := harness.Open(t, url)
 	for i := range 16 {
-		exec1(t, conn, fmt.Sprintf("insert into accounts values ('compose-%d', 10)", i))
+		exec1(t, conns[i%3], fmt.Sprintf("insert into accounts values ('compose-%d', 10)", i))
 	}
 	for i := range 16 {
-		if balance := queryInt(t, conn, fmt.Sprintf("select balance from accounts where id = 'compose-%d'", i)); balance != 10 {
+		if balance := queryInt(t, conns[(i+1)%3], fmt.Sprintf("select balance from accounts where id = 'compose-%d'", i)); balance != 10 {
 			t.Fatalf("compose-%d has %d, want 10", i, balance)
 		}
 	}
+}
+
+// httpOK is nil when the address answers 200.
+func httpOK(url string) error {
+	client := http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Get(url) //nolint:noctx // the client has a timeout
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, answer.Status)
+	}
+	return nil
 }
 
 func serves(url string) error {

@@ -39,16 +39,23 @@ type entry struct {
 	err  error // what the client was told with it
 }
 
+// seedOf is PGPACT_TEST_SEED, or drawn; either way it is printed.
+func seedOf(t testing.TB) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("PGPACT_TEST_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		must(t, err)
+	}
+	t.Logf("PGPACT_TEST_SEED=%d", seed)
+	return seed
+}
+
 // newLedger opens n accounts on every node. PGPACT_TEST_SEED repeats a run's choices, as far as the scheduler allows.
 func newLedger(t testing.TB, d *deployment, n int) *ledger {
 	t.Helper()
-	l := &ledger{d: d, seed: rand.Uint64(), entries: map[string]entry{}}
-	if text := os.Getenv("PGPACT_TEST_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		must(t, err)
-		l.seed = seed
-	}
-	t.Logf("PGPACT_TEST_SEED=%d", l.seed)
+	l := &ledger{d: d, seed: seedOf(t), entries: map[string]entry{}}
 	for _, node := range d.cluster.Nodes() {
 		l.accounts = append(l.accounts, d.open(t, node.Name(), "l-"+node.Name(), n)...)
 	}
@@ -97,7 +104,7 @@ func connect(ctx context.Context, url string) *pgx.Conn {
 
 // transfer moves something between two random accounts and notes what the client learns of it. Some transfers are too large, some are
 // rolled back, some are one message, some are tracked.
-func (l *ledger) transfer(conn *pgx.Conn, choose *rand.Rand) {
+func (l *ledger) transfer(conn *pgx.Conn, choose *rand.Rand) (made entry) {
 	name := fmt.Sprintf("t%07d", l.next.Add(1))
 	i, j := choose.IntN(len(l.accounts)), choose.IntN(len(l.accounts)-1)
 	if j >= i {
@@ -111,7 +118,6 @@ func (l *ledger) transfer(conn *pgx.Conn, choose *rand.Rand) {
 	if j < i {
 		slices.Reverse(legs)
 	}
-	var made entry
 	began := time.Now()
 	switch choose.IntN(10) {
 	case 0:
@@ -132,6 +138,7 @@ func (l *ledger) transfer(conn *pgx.Conn, choose *rand.Rand) {
 	if took := time.Since(began); took >= transactionBound {
 		l.failed = append(l.failed, fmt.Errorf("%s hung for %v: %v", name, took, made.err))
 	}
+	return made
 }
 
 // leg is one half of a transfer: the balance, and its trace on the same node.

@@ -25,11 +25,7 @@ import (
 func TestLostAnswers(t *testing.T) {
 	d := deploy(t, harness.Options{})
 	nodeB, decisions := newFuse(t, d.cluster.Node("b").URL()), newFuse(t, d.cluster.Coordinator().URL())
-	text, err := os.ReadFile(d.config)
-	must(t, err)
-	config := filepath.Join(t.TempDir(), "proxied.yaml")
-	must(t, os.WriteFile(config, []byte(strings.NewReplacer(nodeB.server, nodeB.address, decisions.server, decisions.address).Replace(string(text))), 0o600))
-	_, address := harness.Serve(t, config)
+	_, address := harness.Serve(t, d.proxied(t, nodeB, decisions))
 
 	for _, c := range []struct {
 		name    string
@@ -74,6 +70,19 @@ func TestLostAnswers(t *testing.T) {
 	harness.Eventually(t, 40*time.Second, "decisions and branch records", d.recordsAgree)
 }
 
+// proxied is a configuration of a gateway that reaches these servers through fuses.
+func (d *deployment) proxied(t *testing.T, fuses ...*fuse) string {
+	t.Helper()
+	text, err := os.ReadFile(d.cluster.WriteConfig(t))
+	must(t, err)
+	for _, f := range fuses {
+		text = []byte(strings.ReplaceAll(string(text), f.server, f.address))
+	}
+	config := filepath.Join(t.TempDir(), "proxied.yaml")
+	must(t, os.WriteFile(config, text, 0o600))
+	return config
+}
+
 type lostAnswer struct {
 	d        *deployment
 	from, to string
@@ -102,6 +111,16 @@ func (l *lostAnswer) run(t *testing.T, conn *pgx.Conn, fuse *fuse, tag string, t
 type fuse struct {
 	server, address string
 	armed           atomic.Pointer[[]byte]
+	// passes lets the answer itself through: lost is what comes after it, as its ReadyForQuery.
+	passes atomic.Bool
+	// loses, when it is there, is asked for every message in either direction and for every new connection: true breaks the connection.
+	loses atomic.Pointer[func() bool]
+}
+
+// breaks asks loses.
+func (f *fuse) breaks() bool {
+	loses := f.loses.Load()
+	return loses != nil && (*loses)()
 }
 
 func newFuse(t *testing.T, serverURL string) *fuse {
@@ -126,13 +145,23 @@ func newFuse(t *testing.T, serverURL string) *fuse {
 
 // arm makes the fuse wait for a CommandComplete with this tag.
 func (f *fuse) arm(tag string) {
+	f.passes.Store(false)
 	answer := append(binary.BigEndian.AppendUint32([]byte{'C'}, uint32(len(tag)+5)), tag...)
 	answer = append(answer, 0)
 	f.armed.Store(&answer)
 }
 
+// armPassing is arm that loses what comes after the answer.
+func (f *fuse) armPassing(tag string) {
+	f.arm(tag)
+	f.passes.Store(true)
+}
+
 func (f *fuse) carry(client net.Conn) {
 	defer client.Close()
+	if f.breaks() {
+		return
+	}
 	server, err := net.Dial("tcp", f.server)
 	if err != nil {
 		return // as refused as it can be made to look
@@ -151,7 +180,13 @@ func (f *fuse) copy(to, from net.Conn, answers bool) {
 	buffer := make([]byte, 1<<16)
 	for {
 		n, err := from.Read(buffer)
+		if f.breaks() {
+			return
+		}
 		if wanted := f.armed.Load(); answers && wanted != nil && bytes.Contains(buffer[:n], *wanted) && f.armed.CompareAndSwap(wanted, nil) {
+			if f.passes.Load() {
+				_, _ = to.Write(buffer[:bytes.Index(buffer[:n], *wanted)+len(*wanted)]) // the gateway may be gone
+			}
 			return
 		}
 		if _, writeErr := to.Write(buffer[:n]); err != nil || writeErr != nil {

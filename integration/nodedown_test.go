@@ -106,6 +106,7 @@ func (n *nodeDown) frozen(t *testing.T, d *deployment) {
 		t.Errorf("the statement that waited for the frozen node: %v", err)
 	}
 	n.bothWork(t)
+	b.Open(t) // it has served the connections that came while it was frozen, in their order: new ones have no queue before them
 	if told, err := transact(fresh, move(n.onB, 0)); told != knowsCommitted {
 		t.Errorf("the node is awake: %s, %v", told, err)
 	}
@@ -128,12 +129,44 @@ func offTheNetwork(t *testing.T, d *deployment, onA, onB string) {
 	n := &nodeDown{conn: harness.Open(t, url), onA: onA, onB: onB}
 	n.bothWork(t)
 	b.Disconnect(t)
+	others := goOn(harness.Open(t, url), move(onA, 0))
 	// Sent on a connection that was good a moment ago, and perhaps done: nobody can know.
 	wantFailure(t, n.conn, resolutionUnknown, unackedTimeout+connectTimeout+haste, move(onB, 1))
 	wantDown(t, n.conn, connectTimeout+haste, move(onB, 1))
+	if longest, err := others(); err != nil || longest > haste {
+		t.Errorf("transactions on node a meanwhile: the longest took %v, %v", longest, err)
+	}
 	n.aWorks(t)
 	b.Reconnect(t)
 	n.bothWork(t)
+}
+
+// goOn runs a statement in one transaction after the other until it is ended; then it says how long the longest took, and what else than
+// COMMIT was heard.
+func goOn(conn *pgx.Conn, statement string) (end func() (longest time.Duration, err error)) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	var longest time.Duration
+	var failed error
+	go func() {
+		defer close(done)
+		for failed == nil {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond): // a pace: it is to notice a stall, not to keep the processors busy
+			}
+			began := time.Now()
+			if told, err := transact(conn, statement); told != knowsCommitted {
+				failed = fmt.Errorf("%s, %w", told, err)
+			}
+			longest = max(longest, time.Since(began))
+		}
+	}()
+	return func() (time.Duration, error) {
+		close(stop)
+		<-done
+		return longest, failed
+	}
 }
 
 // bothWork: transactions on either node, and over both, commit at once. A gateway that knew the node as down must not remember it.

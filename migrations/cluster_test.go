@@ -183,7 +183,12 @@ func TestDownIsSafe(t *testing.T) {
 		url, set, fill, empty string
 		conn                  *pgx.Conn
 	}{
+		{url, coordinatorSet, "", "", conn}, // a secret that can be made anew
+		{url, coordinatorSet, "", "", conn}, // what is said again a moment later
+		{url, coordinatorSet, "INSERT INTO pgpact.proven_keys VALUES ('alice', 'k', 7, 1, 'used again')", "DELETE FROM pgpact.proven_keys", conn},
+		{url, coordinatorSet, "", "", conn}, // an index, and nobody's loss
 		{url, coordinatorSet, "INSERT INTO pgpact.gateways (epoch, name) VALUES (7, 'g')", "DELETE FROM pgpact.gateways", conn},
+		{node, participantSet, "INSERT INTO pgpact.branches VALUES (7, 1, '{a}', 'alice', 'k')", "DELETE FROM pgpact.branches", nodeConn},
 		{node, participantSet, "INSERT INTO public.accounts VALUES ('alice', 1)", "DELETE FROM public.accounts", nodeConn},
 		{node, participantSet, "INSERT INTO pgpact.branches VALUES (7, 1, '{a}')", "DELETE FROM pgpact.branches", nodeConn},
 	} {
@@ -192,11 +197,13 @@ func TestDownIsSafe(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.close()
-		exec(t, c.conn, c.fill)
-		if _, err := m.provider.Down(t.Context()); sqlState(err) != pgerrcode.RestrictViolation {
-			t.Errorf("down with rows after %q: %v", c.fill, err)
+		if c.fill != "" {
+			exec(t, c.conn, c.fill)
+			if _, err := m.provider.Down(t.Context()); sqlState(err) != pgerrcode.RestrictViolation {
+				t.Errorf("down with rows after %q: %v", c.fill, err)
+			}
+			exec(t, c.conn, c.empty)
 		}
-		exec(t, c.conn, c.empty)
 		if _, err := m.provider.Down(t.Context()); err != nil {
 			t.Errorf("down without rows: %v", err)
 		}

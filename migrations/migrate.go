@@ -166,6 +166,9 @@ func openDB(url string, lockTimeout time.Duration) (*sql.DB, error) {
 	config.RuntimeParams["search_path"] = "pg_catalog"
 	config.RuntimeParams["synchronous_commit"] = "on"
 	config.RuntimeParams["application_name"] = "pgpact migrate"
+	if len(config.Fallbacks) > 0 && config.ValidateConnect == nil { // several hosts: only one can be written to
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 10 * time.Second
 	}

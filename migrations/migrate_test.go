@@ -88,11 +88,11 @@ func TestFreshThenRepeated(t *testing.T) {
 		{"coordinator",
 			func() (Report, error) { return Coordinator(t.Context(), coordinator, Options{}) },
 			func() (int64, int64, error) { return CoordinatorPending(t.Context(), coordinator) },
-			Report{From: 0, To: 1, Applied: []string{"00001_decisions.sql"}}},
+			Report{From: 0, To: 7, Applied: []string{"00001_decisions.sql", "00003_forced.sql", "00004_after_failover.sql", "00006_lock_waits.sql", "00007_login_secret.sql"}}},
 		{"participant",
 			func() (Report, error) { return Participant(t.Context(), node, nodeA, Options{}) },
 			func() (int64, int64, error) { return ParticipantPending(t.Context(), node) },
-			Report{From: 0, To: 2, Applied: []string{"00001_branches.sql", "00002_product.sql"}}},
+			Report{From: 0, To: 3, Applied: []string{"00001_branches.sql", "00002_product.sql", "00003_branch_keys.sql"}}},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
@@ -129,10 +129,10 @@ func TestPendingChangesNothing(t *testing.T) {
 // The two sets keep apart: a decision log may live in the same database as a node.
 func TestBothSetsInOneDatabase(t *testing.T) {
 	url, _ := database(t)
-	if r, err := Coordinator(t.Context(), url, Options{}); err != nil || len(r.Applied) != 1 {
+	if r, err := Coordinator(t.Context(), url, Options{}); err != nil || len(r.Applied) != 5 {
 		t.Errorf("coordinator: %+v, %v", r, err)
 	}
-	if r, err := Participant(t.Context(), url, nodeA, Options{}); err != nil || len(r.Applied) != 2 {
+	if r, err := Participant(t.Context(), url, nodeA, Options{}); err != nil || len(r.Applied) != 3 {
 		t.Errorf("participant: %+v, %v", r, err)
 	}
 }
@@ -163,8 +163,8 @@ func TestConcurrentMigrators(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if applied != [2]int{1, 2} {
-		t.Errorf("files applied by all migrators together: %v, want 1 and 2", applied)
+	if applied != [2]int{5, 3} {
+		t.Errorf("files applied by all migrators together: %v, want 5 and 3", applied)
 	}
 	for conn, table := range map[*pgx.Conn]string{coordinatorConn: "pgpact.cluster", nodeConn: "pgpact.node"} {
 		var rows int
@@ -195,8 +195,8 @@ func TestInDoubtBranchHoldsUpMigration(t *testing.T) {
 	const gid = "pgpact/c1/7/1/a"
 	exec(t, conn, "BEGIN; INSERT INTO pgpact.branches VALUES (7, 1, '{a,b}'); PREPARE TRANSACTION '"+gid+"'")
 
-	later := fstest.MapFS{"00003_later.sql": {Data: []byte("-- +goose Up\nALTER TABLE pgpact.branches ADD COLUMN later int;\n")}}
-	for _, name := range []string{"00001_branches.sql", "00002_product.sql"} {
+	later := fstest.MapFS{"00004_later.sql": {Data: []byte("-- +goose Up\nALTER TABLE pgpact.branches ADD COLUMN later int;\n")}}
+	for _, name := range []string{"00001_branches.sql", "00002_product.sql", "00003_branch_keys.sql"} {
 		content, err := fs.ReadFile(files, "participant/"+name)
 		if err != nil {
 			t.Fatal(err)
@@ -218,12 +218,12 @@ func TestInDoubtBranchHoldsUpMigration(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %v", took)
 	}
-	if report.From != 2 || report.To != 2 || len(report.Applied) != 0 {
+	if report.From != 3 || report.To != 3 || len(report.Applied) != 0 {
 		t.Errorf("report of the failure: %+v", report)
 	}
 
 	exec(t, conn, "COMMIT PREPARED '"+gid+"'")
-	if report, err = m.up(t.Context()); err != nil || report.To != 3 {
+	if report, err = m.up(t.Context()); err != nil || report.To != 4 {
 		t.Errorf("afterwards: %+v, %v", report, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -18,6 +19,9 @@ import (
 // although nobody ended it: what was done in it is rolled back or, worse,
 // committed by a statement that smuggled a COMMIT. The connection is closed.
 var errBlockEnded = errors.New("the node's transaction block ended unexpectedly")
+
+// errBlockStayed: ROLLBACK has not ended the block.
+var errBlockStayed = errors.New("the node's transaction block did not end with ROLLBACK")
 
 // Branch is a transaction's part at one node: one connection, and a block that
 // is opened by the first statement that runs in it.
@@ -33,8 +37,12 @@ type Branch struct {
 	autocommit bool
 	opening    []string // BEGIN and what must follow it, until the block is open
 	open       bool
-	writes     bool // takes part in two-phase commit
-	changes    bool // has, or may have, changed rows; otherwise it has only locked some
+	writes     bool   // takes part in two-phase commit
+	changes    bool   // has, or may have, changed rows; otherwise it has only locked some
+	leftRole   string // the role that its connection has left to prepare, "" for none
+
+	watch func(began time.Time) // see Watch
+	began time.Time             // of the exchange under way, while somebody watches
 
 	// of the exchange under way
 	hiddenTags   int  // completions of our own statements still to come
@@ -60,6 +68,14 @@ func (b *Branch) Node() *Node { return b.conn.node }
 
 // Conn is the connection the branch runs on.
 func (b *Branch) Conn() *Conn { return b.conn }
+
+// Server is who the branch's connection was made to.
+func (b *Branch) Server() Identity {
+	if b.conn.identity == nil {
+		return Identity{}
+	}
+	return *b.conn.identity
+}
 
 // Open tells whether the node has an open block for the branch.
 func (b *Branch) Open() bool { return b.open }
@@ -144,8 +160,31 @@ func (b *Branch) Execute(msg *pgproto3.Execute) { b.conn.append(msg) }
 // Close appends a Close message.
 func (b *Branch) Close(msg *pgproto3.Close) { b.conn.append(msg) }
 
+// Flush has the node answer what has been appended so far, in the middle of a
+// series.
+func (b *Branch) Flush() { b.conn.append(&pgproto3.Flush{}) }
+
 // Sync ends the series.
 func (b *Branch) Sync() { b.conn.append(&pgproto3.Sync{}) }
+
+// InSeries tells whether a series has been begun that no Sync has ended yet.
+func (b *Branch) InSeries() bool { return b.conn.inSeries }
+
+// Restart rolls back what the branch has, which is nothing but its opening, and
+// makes it one that is not open yet.
+func (b *Branch) Restart(opening []string) error {
+	if b.open {
+		b.Rollback()
+	}
+	switch {
+	case b.conn.err != nil:
+		return b.conn.err
+	case b.open:
+		return b.conn.fail(errBlockStayed)
+	}
+	b.opening = opening
+	return nil
+}
 
 // StatementName is the name under which this connection holds the statement
 // key prepared; parsed is false when it must be parsed first, with Parse under
@@ -162,8 +201,26 @@ func (b *Branch) ConfirmStatement(key string) { b.conn.statements.confirm(key) }
 // longer fits the tables; it is closed at the node with the next series.
 func (b *Branch) ForgetStatement(key string) { b.conn.statements.forget(key) }
 
+// Watch has told called at the end of each exchange with the node (ReadyForQuery,
+// or the loss of the connection) with the time of its first Send. PREPARE
+// TRANSACTION and what follows it are not among them.
+func (b *Branch) Watch(told func(began time.Time)) { b.watch = told }
+
 // Send writes the messages appended.
-func (b *Branch) Send() error { return b.conn.Send() }
+func (b *Branch) Send() error {
+	if b.watch != nil && b.began.IsZero() {
+		b.began = time.Now()
+	}
+	return b.conn.Send()
+}
+
+// exchanged tells who watches that an exchange is over.
+func (b *Branch) exchanged() {
+	if b.watch != nil && !b.began.IsZero() {
+		b.watch(b.began)
+		b.began = time.Time{}
+	}
+}
 
 // Receive returns the next message that answers the caller's own messages:
 // those of the branch's opening are hidden, error positions count from the
@@ -174,10 +231,12 @@ func (b *Branch) Receive() (pgwire.Frame, error) {
 	for {
 		frame, err := b.conn.Receive()
 		if err != nil {
+			b.exchanged()
 			return frame, err
 		}
 		switch frame.Type() {
 		case 'Z':
+			b.exchanged()
 			if err := b.ready(); err != nil {
 				return frame, err
 			}
@@ -253,6 +312,9 @@ func (b *Branch) shiftPosition(frame pgwire.Frame) (pgwire.Frame, error) {
 // Release gives the connection back to the node. A block that is still open is
 // rolled back by closing the connection; use Rollback first to keep it.
 func (b *Branch) Release() {
+	if b.leftRole != "" { // it carries less than it is taken to
+		b.conn.Taint()
+	}
 	b.conn.node.release(b.conn)
 }
 

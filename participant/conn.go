@@ -8,12 +8,14 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgpact/pgpact/internal/pgwire"
+	"github.com/pgpact/pgpact/internal/quickconn"
 )
 
 const (
@@ -25,11 +27,6 @@ const (
 	keepOutBuffer = 32 << 10
 )
 
-// ErrCancelPending is the reason a connection is given up for when a cancel
-// sent for it could not be seen through to its end in time: it might hit the
-// next statement.
-var ErrCancelPending = errors.New("a cancel request did not finish in time")
-
 // Conn is one physical connection to a node. It is made by Node.acquire, used
 // by one goroutine at a time (Cancel excepted) and speaks in frames: messages
 // are appended, sent with Send, and answers read with Receive until
@@ -37,13 +34,19 @@ var ErrCancelPending = errors.New("a cancel request did not finish in time")
 type Conn struct {
 	node   *Node
 	nc     net.Conn
+	remote net.Addr // the server it was made to: of several hosts, the one that was the primary
 	in     *pgwire.Reader
 	out    []byte
 	pid    uint32
 	secret []byte
 
+	identity *Identity // who that server is
+
 	status   byte // transaction status of the last ReadyForQuery: I, T or E
 	awaiting int  // ReadyForQuery messages still to come
+	turn     atomic.Uint64
+	inSeries bool // messages of a series were appended, and no Sync yet
+	within   bool // and some of them sent
 	err      error
 	deadline time.Time
 
@@ -55,15 +58,18 @@ type Conn struct {
 
 	cancelMu sync.Mutex
 	cancels  []chan struct{} // each closed when its cancel connection has reached EOF
-	noCancel bool            // set between sessions and around commits
+	instead  instead
+	noCancel bool // set between sessions and around commits
 }
 
 // newConn takes over the connection that pgconn has authenticated.
 func newConn(node *Node, hijacked *pgconn.HijackedConn) *Conn {
+	nc := quickconn.Wrap(hijacked.Conn)
 	return &Conn{
 		node:       node,
-		nc:         hijacked.Conn,
-		in:         pgwire.NewReader(bufio.NewReaderSize(hijacked.Conn, readBufferSize), maxFrame),
+		nc:         nc,
+		remote:     hijacked.Conn.RemoteAddr(),
+		in:         pgwire.NewReader(bufio.NewReaderSize(nc, readBufferSize), maxFrame),
 		pid:        hijacked.PID,
 		secret:     hijacked.SecretKey,
 		status:     hijacked.TxStatus,
@@ -82,6 +88,11 @@ func (c *Conn) PID() uint32 { return c.pid }
 
 // Err is not nil once the connection is of no more use: a [*LostError].
 func (c *Conn) Err() error { return c.err }
+
+// Turn counts the times that this side and the server have taken turns: it is
+// odd while an answer is outstanding. Two looks that see the same odd number see
+// the same wait for one answer. It may be called from any goroutine.
+func (c *Conn) Turn() uint64 { return c.turn.Load() }
 
 // TxStatus is the transaction status that the last ReadyForQuery told: 'I'
 // idle, 'T' in a block, 'E' in a failed block.
@@ -120,6 +131,9 @@ func (c *Conn) append(msg pgproto3.FrontendMessage) {
 	switch msg.(type) {
 	case *pgproto3.Query, *pgproto3.Sync:
 		c.awaiting++
+		c.inSeries = false
+	default:
+		c.inSeries = true
 	}
 }
 
@@ -128,15 +142,22 @@ func (c *Conn) Send() error {
 	if c.err != nil {
 		return c.err
 	}
-	if err := c.quiesce(); err != nil {
-		return err
+	// A cancel that hits the rest of a series hits what it was meant for.
+	if !c.within {
+		if err := c.quiesce(); err != nil {
+			return err
+		}
 	}
+	c.within = c.inSeries
 	return c.write()
 }
 
 func (c *Conn) write() error {
 	if len(c.out) == 0 {
 		return nil
+	}
+	if c.awaiting > 0 && c.turn.Load()%2 == 0 {
+		c.turn.Add(1)
 	}
 	_, err := c.nc.Write(c.out)
 	if cap(c.out) > keepOutBuffer {
@@ -167,7 +188,11 @@ func (c *Conn) Receive() (pgwire.Frame, error) {
 			return pgwire.Frame{}, c.fail(errors.New("malformed ReadyForQuery"))
 		}
 		c.status = frame.Body()[0]
-		c.awaiting--
+		if c.awaiting--; c.awaiting == 0 {
+			c.turn.Add(1)
+		}
+	case 'E':
+		return c.excused(frame)
 	case 'S':
 		var msg pgproto3.ParameterStatus
 		if err := msg.Decode(frame.Body()); err != nil {
@@ -186,10 +211,10 @@ func (c *Conn) Buffered() bool {
 }
 
 // Whole tells whether the connection is fit for another exchange: not broken,
-// no answer outstanding, and nothing received that nobody asked for, which the
-// next exchange would take for its own answer.
+// no answer outstanding, no series without its Sync, and nothing received that
+// nobody asked for, which the next exchange would take for its own answer.
 func (c *Conn) Whole() bool {
-	return c.err == nil && c.awaiting == 0 && len(c.out) == 0 && c.in.Buffered() == 0
+	return c.err == nil && c.awaiting == 0 && !c.inSeries && len(c.out) == 0 && c.in.Buffered() == 0
 }
 
 // fail marks the connection lost and closes it. The server notices that and
@@ -205,188 +230,6 @@ func (c *Conn) fail(err error) error {
 // Abandon gives the connection up, with the reason, although it still works:
 // after a missed deadline, or when its state is not known.
 func (c *Conn) Abandon(reason error) { _ = c.fail(reason) }
-
-// exchange runs sql as one simple query, collecting rows (first result only),
-// tags and the first error. It is for our own statements, whose results are
-// small.
-func (c *Conn) exchange(sql string) (answer, error) {
-	c.append(&pgproto3.Query{String: sql})
-	if err := c.Send(); err != nil {
-		return answer{}, err
-	}
-	return c.collect()
-}
-
-// answer is what a simple query of our own came to.
-type answer struct {
-	rows     [][]string // "" for null: our own statements have none that matter
-	tags     []string
-	warnings []warning
-	err      *pgconn.PgError
-}
-
-// warning is a NoticeResponse with the number of tags that preceded it.
-type warning struct {
-	after  int
-	notice *pgconn.PgError
-}
-
-// lastTag is the tag of the last statement that completed.
-func (a answer) lastTag() string {
-	if len(a.tags) == 0 {
-		return ""
-	}
-	return a.tags[len(a.tags)-1]
-}
-
-// collect reads up to and including ReadyForQuery. The error is a lost
-// connection; what the server refused is in the answer.
-func (c *Conn) collect() (answer, error) {
-	var a answer
-	for {
-		frame, err := c.Receive()
-		if err != nil {
-			return a, err
-		}
-		switch frame.Type() {
-		case 'D':
-			row, err := decodeRow(frame.Body())
-			if err != nil {
-				return a, c.fail(err)
-			}
-			a.rows = append(a.rows, row)
-		case 'C':
-			var msg pgproto3.CommandComplete
-			if err := msg.Decode(frame.Body()); err != nil {
-				return a, c.fail(err)
-			}
-			a.tags = append(a.tags, string(msg.CommandTag))
-		case 'E', 'N':
-			pgErr, err := DecodeError(frame.Body())
-			if err != nil {
-				return a, c.fail(err)
-			}
-			if frame.Type() == 'N' {
-				a.warnings = append(a.warnings, warning{after: len(a.tags), notice: pgErr})
-			} else if a.err == nil {
-				a.err = pgErr
-			}
-		case 'Z':
-			return a, nil
-		case 'G', 'W':
-			return a, c.fail(errors.New("unexpected COPY"))
-		case 'T', 'I', 'S', 'A': // nothing to us
-		default:
-			// No answer to a simple query: the two ends do not mean the same exchange.
-			return a, c.fail(fmt.Errorf("unexpected message of type %q", frame.Type()))
-		}
-	}
-}
-
-func decodeRow(body []byte) ([]string, error) {
-	var msg pgproto3.DataRow
-	if err := msg.Decode(body); err != nil {
-		return nil, err
-	}
-	row := make([]string, len(msg.Values))
-	for i, v := range msg.Values {
-		row[i] = string(v)
-	}
-	return row, nil
-}
-
-// DecodeError reads the body of an ErrorResponse or NoticeResponse.
-func DecodeError(body []byte) (*pgconn.PgError, error) {
-	var msg pgproto3.ErrorResponse
-	if err := msg.Decode(body); err != nil {
-		return nil, err
-	}
-	return pgconn.ErrorResponseToPgError(&msg), nil
-}
-
-// allowCancel says from when to when Cancel may aim at this connection.
-func (c *Conn) allowCancel(allow bool) {
-	c.cancelMu.Lock()
-	c.noCancel = !allow
-	c.cancelMu.Unlock()
-}
-
-// Cancel asks the server to cancel what this connection is doing. It may be
-// called from any goroutine and returns at once. Before the connection's next
-// statement, quiesce waits until the request cannot hit it any more.
-func (c *Conn) Cancel() {
-	c.cancelMu.Lock()
-	defer c.cancelMu.Unlock()
-	if c.noCancel {
-		return
-	}
-	done := make(chan struct{})
-	c.cancels = append(c.cancels, done)
-	c.node.cancels.Add(1)
-	go func() {
-		defer c.node.cancels.Done()
-		defer close(done)
-		c.node.sendCancel(c.pid, c.secret)
-	}()
-}
-
-// Break closes the connection under whoever is waiting for it, from any
-// goroutine: for a node that answers neither the statement nor its cancel. The
-// owner sees a [*LostError].
-func (c *Conn) Break() {
-	c.cancelMu.Lock()
-	defer c.cancelMu.Unlock()
-	if !c.noCancel {
-		_ = c.nc.Close()
-	}
-}
-
-// cancelled tells whether a cancel was aimed at the connection since it was
-// last quiet.
-func (c *Conn) cancelled() bool {
-	c.cancelMu.Lock()
-	defer c.cancelMu.Unlock()
-	return len(c.cancels) > 0
-}
-
-// quiesce makes sure that no cancel request is under way: each cancel
-// connection has reached EOF (the postmaster has sent the signal) and one empty
-// round trip has passed (the signal has been taken). Without both, 45 of 400
-// cancels hit the statement after the one they were meant for.
-func (c *Conn) quiesce() error {
-	c.cancelMu.Lock()
-	pending := c.cancels
-	c.cancels = nil
-	c.cancelMu.Unlock()
-	if len(pending) == 0 {
-		return nil
-	}
-	timer := time.NewTimer(c.node.cfg.ConnectTimeout)
-	defer timer.Stop()
-	for _, done := range pending {
-		select {
-		case <-done:
-		case <-timer.C:
-			return c.fail(ErrCancelPending)
-		}
-	}
-	if c.deadline.IsZero() { // nothing else bounds the wait for a node that hangs
-		c.SetDeadline(time.Now().Add(c.node.cfg.ConnectTimeout))
-		defer c.SetDeadline(time.Time{})
-	}
-	// What the caller has appended must wait for the empty round trip.
-	waiting, expected := c.out, c.awaiting
-	c.out, c.awaiting = nil, 0
-	c.append(&pgproto3.Sync{})
-	if err := c.write(); err != nil {
-		return err
-	}
-	if _, err := c.collect(); err != nil {
-		return err
-	}
-	c.out, c.awaiting = append(c.out, waiting...), expected
-	return nil
-}
 
 // reset brings the connection back to the state it had when it was made.
 func (c *Conn) reset(ctx context.Context) error {

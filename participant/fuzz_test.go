@@ -44,7 +44,7 @@ func FuzzNode(f *testing.F) {
 			}
 			return
 		}
-		if err := b.SendPrepare(newGID(node), []string{"a", "b"}); err != nil {
+		if err := b.SendPrepare(newGID(node), participant.BranchRecord{Participants: []string{"a", "b"}}); err != nil {
 			t.Fatal(err)
 		}
 		v, err := b.ReceiveVote(time.Now().Add(wait))

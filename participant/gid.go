@@ -42,24 +42,50 @@ func ParseID(s string) (ID, error) {
 }
 
 // GID is the name under which one node holds a transaction's prepared branch.
-// It is unique per server, not per database, hence the node's name in it.
+// It is unique per server, not per database, hence the node's name in it. Only
+// who prepares a branch makes its gid; everybody else has it from ListPrepared,
+// since the id and the node do not tell After.
 type GID struct {
 	Cluster string
 	ID
 	Node string
+	// After is not 0 for a branch that has only locked rows: it is committed after
+	// the transaction's branches that changed rows, of which there are so many. It
+	// is part of the name so that whoever finds the branch prepared knows of the
+	// order, whatever else is lost. The changing ones are the first that the branch
+	// records name as participants.
+	After int
+	// KeyTag is of a transaction with an idempotency key, as [KeyTag] makes it: a
+	// prepared branch's record cannot be read, and when its decision may have been
+	// lost, this tells which key it may have been committed under. "" for none.
+	KeyTag string
 }
 
 // MaxGIDLength is the longest gid Postgres takes, in bytes (GIDSIZE 200 with
 // its terminating zero).
 const MaxGIDLength = 199
 
-const gidPrefix = "pgpact/"
+const (
+	gidPrefix    = "pgpact/"
+	keyTagPrefix = "/k"
+)
 
-// String spells the gid: pgpact/<cluster>/<epoch>/<sequence>/<node>. All parts
-// come from a fixed alphabet (see ValidName), so it needs no escaping inside
-// the quotes of PREPARE TRANSACTION.
+// maxAfter bounds GID.After: no transaction has more branches.
+const maxAfter = 1 << 20
+
+// String spells the gid: pgpact/<cluster>/<epoch>/<sequence>/<node>, and
+// /<after> where that is not 0, and /k<key tag> where there is one. All parts come
+// from a fixed alphabet (see ValidName), so it needs no escaping inside the quotes
+// of PREPARE TRANSACTION.
 func (g GID) String() string {
-	return gidPrefix + g.Cluster + "/" + g.ID.String() + "/" + g.Node
+	s := gidPrefix + g.Cluster + "/" + g.ID.String() + "/" + g.Node
+	if g.After > 0 {
+		s += "/" + strconv.Itoa(g.After)
+	}
+	if g.KeyTag != "" {
+		s += keyTagPrefix + g.KeyTag
+	}
+	return s
 }
 
 // ParseGID reads a gid that String wrote; ok is false for anybody else's.
@@ -69,7 +95,22 @@ func ParseGID(s string) (g GID, ok bool) {
 		return GID{}, false
 	}
 	parts := strings.Split(rest, "/")
-	if len(parts) != 4 || !ValidName(parts[0]) || !ValidName(parts[3]) {
+	if len(parts) < 4 || len(parts) > 6 || !ValidName(parts[0]) || !ValidName(parts[3]) {
+		return GID{}, false
+	}
+	more, tag := parts[4:], ""
+	if n := len(more); n > 0 && isKeyTag(more[n-1]) {
+		more, tag = more[:n-1], more[n-1][1:]
+	}
+	after := int64(0)
+	switch len(more) {
+	case 0:
+	case 1:
+		var err error
+		if after, err = parsePositive(more[0]); err != nil || after > maxAfter {
+			return GID{}, false
+		}
+	default:
 		return GID{}, false
 	}
 	epoch, err1 := parsePositive(parts[1])
@@ -77,7 +118,7 @@ func ParseGID(s string) (g GID, ok bool) {
 	if err1 != nil || err2 != nil {
 		return GID{}, false
 	}
-	return GID{Cluster: parts[0], ID: ID{Epoch: epoch, Sequence: sequence}, Node: parts[3]}, true
+	return GID{Cluster: parts[0], ID: ID{Epoch: epoch, Sequence: sequence}, Node: parts[3], After: int(after), KeyTag: tag}, true
 }
 
 // ValidName tells whether s may name a node or a cluster: 1 to 63 of a-z, 0-9,

@@ -20,7 +20,11 @@ func idGenerator() *rapid.Generator[participant.ID] {
 func TestGIDRoundTrip(t *testing.T) {
 	name := rapid.StringMatching(`[a-z0-9_-]{1,63}`)
 	rapid.Check(t, func(t *rapid.T) {
-		gid := participant.GID{Cluster: rapid.StringMatching(`[a-z0-9]{1,32}`).Draw(t, "cluster"), ID: idGenerator().Draw(t, "id"), Node: name.Draw(t, "node")}
+		gid := participant.GID{Cluster: rapid.StringMatching(`[a-z0-9]{1,32}`).Draw(t, "cluster"), ID: idGenerator().Draw(t, "id"), Node: name.Draw(t, "node"),
+			After: rapid.IntRange(0, 1<<20).Draw(t, "after")}
+		if rapid.Bool().Draw(t, "keyed") {
+			gid.KeyTag = participant.KeyTag(rapid.String().Draw(t, "role"), rapid.String().Draw(t, "key"))
+		}
 		text := gid.String()
 		if len(text) > participant.MaxGIDLength {
 			t.Fatalf("%d bytes: %s", len(text), text)
@@ -48,7 +52,10 @@ func TestParseGIDTakesOnlyItsOwnSpelling(t *testing.T) {
 		}
 	})
 	for _, text := range []string{
-		"", "pgpact/", "pgpact/c/1/2", "pgpact/c/1/2/a/b", "pgpact//1/2/a", "pgpact/c/1/2/", "pgpact/c/01/2/a", "pgpact/c/+1/2/a", "pgpact/c/1/0/a",
+		"", "pgpact/", "pgpact/c/1/2", "pgpact/c/1/2/a/b", "pgpact/c/1/2/a/", "pgpact/c/1/2/a/0", "pgpact/c/1/2/a/01", "pgpact/c/1/2/a/-1", "pgpact/c/1/2/a/1/1",
+		"pgpact/c/1/2/a/1048577", "pgpact/c/1/2/a/k", "pgpact/c/1/2/a/kabcdefghijkl", "pgpact/c/1/2/a/kabcdefghijklmn", "pgpact/c/1/2/a/kabcdefghijklM",
+		"pgpact/c/1/2/a/xabcdefghijklm", "pgpact/c/1/2/a/kabcdefghijkl1", "pgpact/c/1/2/a/kabcdefghijklm/1", "pgpact/c/1/2/a/1/1/kabcdefghijklm",
+		"pgpact/c/1/2/a/kabcdefghijklm/kabcdefghijklm", "pgpact/c/1/2/a/0/kabcdefghijklm", "pgpact//1/2/a", "pgpact/c/1/2/", "pgpact/c/01/2/a", "pgpact/c/+1/2/a", "pgpact/c/1/0/a",
 		"pgpact/c/-1/2/a", "PGPACT/c/1/2/a", "pgpact/C/1/2/a", "pgpact/c/1/2/a'", "pgpact/c/1/9223372036854775808/a", " pgpact/c/1/2/a", "spqr/c/1/2/a",
 	} {
 		if gid, ok := participant.ParseGID(text); ok {

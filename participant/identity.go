@@ -13,6 +13,12 @@ type Identity struct {
 	Version          int    // server_version_num
 }
 
+// SameServer tells whether nothing can have been lost between the two: a failover
+// or a restore makes another timeline or another server.
+func (i Identity) SameServer(other Identity) bool {
+	return i.SystemIdentifier == other.SystemIdentifier && i.Timeline == other.Timeline
+}
+
 // identitySQL is asked on every new physical connection. A standby or a
 // database without our tables fails it in its own words.
 const identitySQL = `SELECT n.cluster_id, n.name, pg_catalog.pg_is_in_recovery(), s.system_identifier,
@@ -53,12 +59,16 @@ func (n *Node) verify(c *Conn) error {
 	case row[8] != "on":
 		return refuse("runs with fsync=off: what it says it has prepared would not survive a crash")
 	}
+	if err := n.primary.Believe(row[3], row[4]); err != nil {
+		return refuse("%s", err)
+	}
 	maxPrepared, _ := strconv.Atoi(row[5])
 	version, _ := strconv.Atoi(row[6])
 	if maxPrepared == 0 {
 		return refuse("max_prepared_transactions is 0: PREPARE TRANSACTION is disabled; set it and restart the server")
 	}
-	n.identity.Store(&Identity{SystemIdentifier: row[3], Timeline: row[4], MaxPrepared: maxPrepared, Version: version})
+	c.identity = &Identity{SystemIdentifier: row[3], Timeline: row[4], MaxPrepared: maxPrepared, Version: version}
+	n.identity.Store(c.identity)
 	return nil
 }
 

@@ -165,7 +165,7 @@ func must(t *testing.T, b *participant.Branch, sql string) reply {
 // vote prepares the branch and returns its vote.
 func vote(t *testing.T, b *participant.Branch, gid participant.GID, bound time.Duration) (participant.Vote, error) {
 	t.Helper()
-	if err := b.SendPrepare(gid, []string{gid.Node}); err != nil {
+	if err := b.SendPrepare(gid, participant.BranchRecord{Participants: []string{gid.Node}}); err != nil {
 		t.Fatal(err)
 	}
 	return b.ReceiveVote(time.Now().Add(bound))

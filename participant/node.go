@@ -18,8 +18,12 @@ import (
 // Config describes one node. Zero durations and counts take the defaults named.
 type Config struct {
 	Name      string // as in gids and placement: see ValidName
-	URL       string // postgres:// URL or keyword/value string, as libpq takes it
+	URL       string // postgres:// URL or keyword/value string, as libpq takes it; of several hosts the primary is taken
 	ClusterID string // the cluster the node must say it belongs to
+
+	// ClientRoles tells that the connections will act as clients' roles
+	// ([RoleName]), so that "$user" in a search path is the client's.
+	ClientRoles bool
 
 	// ConnectTimeout bounds one attempt to connect, identity check included
 	// (default 5 s). A node that is down is reported within it.
@@ -64,16 +68,22 @@ const livenessCheckAfter = 50 * time.Millisecond
 
 // Node is one Postgres server/database: its address, identity and connections.
 type Node struct {
-	cfg  Config
-	conf *pgconn.Config
+	cfg     Config
+	conf    *pgconn.Config
+	primary *Primary
 
 	mu     sync.Mutex
 	idle   []*Conn // the most recently used last
 	inUse  int
 	closed bool
 
+	attempts attempts
+
 	identity atomic.Pointer[Identity]
+	at       atomic.Pointer[string] // where the newest connection ended
 	admin    adminConn
+	watch    adminConn // for LockWaits
+	barrier  adminConn
 	cancels  sync.WaitGroup
 }
 
@@ -87,7 +97,8 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %q: %w", cfg.Name, err)
 	}
-	conf.ConnectTimeout = cfg.ConnectTimeout
+	primary := &Primary{}
+	primary.Among(conf, cfg.ConnectTimeout)
 	// The gateway and the node must read the same bytes alike.
 	conf.RuntimeParams["client_encoding"] = "UTF8"
 	conf.RuntimeParams["standard_conforming_strings"] = "on"
@@ -96,14 +107,26 @@ func Open(cfg Config) (*Node, error) {
 	}
 	// A role named like our schema would find our tables before the client's
 	// ("$user" comes first in search_path), and CREATE TABLE would put tables there.
-	if conf.User == schemaName && conf.RuntimeParams["search_path"] == "" {
+	if conf.User == schemaName && !cfg.ClientRoles && conf.RuntimeParams["search_path"] == "" {
 		conf.RuntimeParams["search_path"] = "public"
 	}
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, Control: controlSocket, KeepAliveConfig: net.KeepAliveConfig{
+	// The server's side of the keepalive below: when a gateway's machine vanishes in
+	// the middle of a transaction, nothing else ends its session and frees the rows
+	// it has locked; by default that takes two hours. No tcp_user_timeout there: it
+	// would also end the session of a client that reads slowly.
+	for name, value := range map[string]string{"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"} {
+		if conf.RuntimeParams[name] == "" {
+			conf.RuntimeParams[name] = value
+		}
+	}
+	dialer := &net.Dialer{Timeout: conf.ConnectTimeout, Control: controlSocket, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3,
 	}}
 	conf.DialFunc = dialer.DialContext
-	return &Node{cfg: cfg, conf: conf, admin: adminConn{busy: make(chan struct{}, 1)}}, nil
+	return &Node{
+		cfg: cfg, conf: conf, primary: primary,
+		admin: newAdminConn("pgpact recovery"), watch: newAdminConn("pgpact lock waits"), barrier: newAdminConn("pgpact barrier"),
+	}, nil
 }
 
 // Name is the node's name.
@@ -112,9 +135,12 @@ func (n *Node) Name() string { return n.cfg.Name }
 // ClusterID is the cluster the node belongs to.
 func (n *Node) ClusterID() string { return n.cfg.ClusterID }
 
-// Address is the server's host:port (the first, when there are several), for
-// people.
+// Address is the host:port of the server that the newest connection was made to,
+// before the first one the first that is configured. For people.
 func (n *Node) Address() string {
+	if at := n.at.Load(); at != nil {
+		return *at
+	}
 	return net.JoinHostPort(n.conf.Host, fmt.Sprint(n.conf.Port))
 }
 
@@ -128,10 +154,23 @@ func (n *Node) User() string { return n.conf.User }
 // one, else makes a new one. The caller holds a transaction slot, which is what
 // bounds the number of connections.
 func (n *Node) acquire(ctx context.Context, settings Settings) (*Conn, error) {
+	c, err := n.reuse(settings)
+	if c == nil && err == nil {
+		c, err = n.grow(ctx, settings)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.allowCancel(true)
+	return c, nil
+}
+
+// reuse takes an idle connection and makes it carry settings; nil if there is none.
+func (n *Node) reuse(settings Settings) (*Conn, error) {
 	for {
 		c := n.takeIdle(settings.key)
 		if c == nil {
-			break
+			return nil, nil
 		}
 		if time.Since(c.used) > livenessCheckAfter && !Alive(c.nc) {
 			c.Abandon(io.EOF)
@@ -145,8 +184,22 @@ func (n *Node) acquire(ctx context.Context, settings Settings) (*Conn, error) {
 			}
 			return nil, err
 		}
-		c.allowCancel(true)
 		return c, nil
+	}
+}
+
+// grow makes a connection when it is its turn, unless another has become idle
+// until then.
+func (n *Node) grow(ctx context.Context, settings Settings) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.ConnectTimeout)
+	defer cancel()
+	attempt, err := n.attempts.begin(ctx)
+	if err != nil {
+		return nil, &ConnectError{Node: n.cfg.Name, Err: err}
+	}
+	if c, err := n.reuse(settings); c != nil || err != nil {
+		attempt.end(context.Canceled)
+		return c, err
 	}
 	n.mu.Lock()
 	closed := n.closed
@@ -155,9 +208,11 @@ func (n *Node) acquire(ctx context.Context, settings Settings) (*Conn, error) {
 	}
 	n.mu.Unlock()
 	if closed {
+		attempt.end(context.Canceled)
 		return nil, &ConnectError{Node: n.cfg.Name, Err: errors.New("the gateway is shutting down")}
 	}
 	c, err := n.connect(ctx)
+	attempt.end(err)
 	if err != nil {
 		n.mu.Lock()
 		n.inUse--
@@ -168,7 +223,6 @@ func (n *Node) acquire(ctx context.Context, settings Settings) (*Conn, error) {
 		n.release(c)
 		return nil, err
 	}
-	c.allowCancel(true)
 	return c, nil
 }
 
@@ -249,6 +303,8 @@ func (n *Node) Close() {
 		_ = c.nc.Close()
 	}
 	n.admin.close()
+	n.watch.close()
+	n.barrier.close()
 	n.cancels.Wait()
 }
 
@@ -278,16 +334,18 @@ func (n *Node) connect(ctx context.Context) (*Conn, error) {
 		_ = c.nc.Close()
 		return nil, err
 	}
+	at := c.remote.String()
+	n.at.Store(&at)
 	return c, nil
 }
 
-// sendCancel sends one CancelRequest and waits until the postmaster has closed
-// the connection, which it does after it has sent the signal.
-func (n *Node) sendCancel(pid uint32, secret []byte) {
+// sendCancel sends one CancelRequest to the server at the address, which is the
+// one that made pid and secret, and waits until the postmaster has closed the
+// connection, which it does after it has sent the signal.
+func (n *Node) sendCancel(to net.Addr, pid uint32, secret []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.ConnectTimeout)
 	defer cancel()
-	network, address := pgconn.NetworkAddress(n.conf.Host, n.conf.Port)
-	nc, err := n.conf.DialFunc(ctx, network, address)
+	nc, err := n.conf.DialFunc(ctx, to.Network(), to.String())
 	if err != nil {
 		n.cfg.Logger.Warn("cancel request not sent", "node", n.cfg.Name, "error", err)
 		return

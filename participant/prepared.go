@@ -36,6 +36,11 @@ func (b *Branch) SendRollbackPrepared(gid GID) error { return b.sendFinish("ROLL
 func (b *Branch) sendFinish(verb string, gid GID) error {
 	b.begin()
 	b.conn.append(&pgproto3.Query{String: verb + " '" + gid.String() + "'"})
+	if b.leftRole != "" {
+		// The role that the connection had, for whoever has it next: so it costs no
+		// round trip. A message of its own, since COMMIT PREPARED must have one.
+		b.conn.append(&pgproto3.Query{String: "SELECT pg_catalog.set_config('role'," + QuoteLiteral(b.leftRole) + ",false)"})
+	}
 	return b.conn.Send()
 }
 
@@ -48,7 +53,21 @@ func (b *Branch) ReceiveFinish(commit bool, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
+	b.returnToRole()
 	return judgeFinish(a, commit)
+}
+
+// returnToRole reads the answer to what sendFinish has sent behind its
+// statement. Whatever it is, the transaction is not concerned.
+func (b *Branch) returnToRole() {
+	if b.leftRole == "" {
+		return
+	}
+	// An error of the server's: the role is gone, or no longer ours to take. Release
+	// then sees that the connection has not returned to it.
+	if a, err := b.conn.collect(); err == nil && a.err == nil {
+		b.leftRole = ""
+	}
 }
 
 func judgeFinish(a answer, commit bool) error {
@@ -79,12 +98,17 @@ type PreparedBranch struct {
 	Owner    string
 }
 
-// adminConn is the node's connection for recovery and for looks, apart from
-// the branches' pool so that a full one never delays recovery.
+// adminConn is a connection of the node's own, apart from the branches' pool so
+// that a full one never delays who uses it: one for recovery and checks, one for
+// looks at lock waits, which a recovery that hangs must not hold up, and one for
+// the barrier.
 type adminConn struct {
+	name string        // for people, as application_name
 	busy chan struct{} // a lock, of which a context can stop the wait: a node may hang
 	conn *Conn
 }
+
+func newAdminConn(name string) adminConn { return adminConn{name: name, busy: make(chan struct{}, 1)} }
 
 func (a *adminConn) close() {
 	a.busy <- struct{}{}
@@ -95,52 +119,87 @@ func (a *adminConn) close() {
 	}
 }
 
-// adminExchange runs one statement of ours on the node's own connection,
-// bounded by ctx. A refused statement is a *pgconn.PgError, as an error.
-func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
+// take has the connection for the caller alone until free is called, bounded by
+// ctx.
+func (a *adminConn) take(ctx context.Context, n *Node) (free func(), err error) {
 	select {
-	case n.admin.busy <- struct{}{}:
-		defer func() { <-n.admin.busy }()
+	case a.busy <- struct{}{}:
+		return func() { <-a.busy }, nil
 	case <-ctx.Done():
-		return answer{}, &ConnectError{Node: n.cfg.Name, Err: context.Cause(ctx)}
+		return nil, &ConnectError{Node: n.cfg.Name, Err: context.Cause(ctx)}
 	}
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(n.cfg.ConnectTimeout)
+}
+
+// connected makes the connection if there is none that is fit.
+func (a *adminConn) connected(ctx context.Context, n *Node, deadline time.Time) error {
+	if a.conn != nil && !Alive(a.conn.nc) {
+		a.conn.Abandon(errors.New("closed by the server"))
 	}
-	if n.admin.conn != nil && !Alive(n.admin.conn.nc) {
-		n.admin.conn.Abandon(errors.New("closed by the server"))
+	if a.conn != nil && a.conn.Whole() {
+		return nil
 	}
-	if n.admin.conn == nil || !n.admin.conn.Whole() {
-		c, err := n.connect(ctx)
-		if err != nil {
-			return answer{}, err
-		}
-		c.SetDeadline(deadline)
-		// A look must never wait behind somebody's lock, and what it reads must
-		// not depend on the role's settings.
-		if a, err := c.exchange("SET lock_timeout='2s';SET statement_timeout='10s';SET synchronous_commit=on;" +
-			"SET client_min_messages=warning;SET default_transaction_isolation='read committed';SET application_name='pgpact recovery'"); err != nil {
-			return answer{}, err
-		} else if a.err != nil {
-			c.Abandon(a.err)
-			return answer{}, a.err
-		}
-		n.admin.conn = c
+	c, err := n.connect(ctx)
+	if err != nil {
+		return err
 	}
-	c := n.admin.conn
+	c.SetDeadline(deadline)
+	// A look must never wait behind somebody's lock, and what it reads must
+	// not depend on the role's settings.
+	if r, err := c.exchange("SET lock_timeout='2s';SET statement_timeout='10s';SET synchronous_commit=on;" +
+		"SET client_min_messages=warning;SET default_transaction_isolation='read committed';SET application_name='" + a.name + "'"); err != nil {
+		return err
+	} else if r.err != nil {
+		c.Abandon(r.err)
+		return r.err
+	}
+	a.conn = c
+	return nil
+}
+
+// exchange runs one statement on the connection, which is there, bounded by
+// deadline and ctx.
+func (a *adminConn) exchange(ctx context.Context, sql string, deadline time.Time) (answer, error) {
+	c := a.conn
 	c.SetDeadline(deadline)
 	// A shutdown must not wait for a node that hangs.
 	stop := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
-	a, err := c.exchange(sql)
+	r, err := c.exchange(sql)
 	if !stop() {
 		c.Abandon(context.Cause(ctx)) // its deadline is nobody's any more
 	}
 	if err != nil {
-		return a, err
+		return r, err
 	}
 	c.SetDeadline(time.Time{})
-	return a, nil
+	r.from = c.identity
+	return r, nil
+}
+
+// adminExchange runs one statement of ours on the connection for recovery and
+// checks, bounded by ctx. A refused statement is a *pgconn.PgError, as an error.
+func (n *Node) adminExchange(ctx context.Context, sql string) (answer, error) {
+	return n.exchangeOn(ctx, &n.admin, sql)
+}
+
+func (n *Node) exchangeOn(ctx context.Context, admin *adminConn, sql string) (answer, error) {
+	free, err := admin.take(ctx, n)
+	if err != nil {
+		return answer{}, err
+	}
+	defer free()
+	deadline := n.deadline(ctx)
+	if err := admin.connected(ctx, n, deadline); err != nil {
+		return answer{}, err
+	}
+	return admin.exchange(ctx, sql, deadline)
+}
+
+// deadline is ctx's, or that of one attempt to connect.
+func (n *Node) deadline(ctx context.Context) time.Time {
+	if deadline, ok := ctx.Deadline(); ok {
+		return deadline
+	}
+	return time.Now().Add(n.cfg.ConnectTimeout)
 }
 
 // query is adminExchange for a statement that returns rows; a refusal is the
@@ -181,27 +240,6 @@ func (n *Node) ListPrepared(ctx context.Context) ([]PreparedBranch, error) {
 			return nil, fmt.Errorf("pg_prepared_xacts: %w", err)
 		}
 		found = append(found, PreparedBranch{GID: gid, Prepared: time.UnixMicro(prepared), Age: time.Duration(age) * time.Microsecond, Owner: row[3]})
-	}
-	return found, nil
-}
-
-// BranchRecords tells which of ids have a visible branch record here, that is,
-// which have committed here (invariant I8). A failed read is "cannot know".
-func (n *Node) BranchRecords(ctx context.Context, ids []ID) (map[ID]bool, error) {
-	found := map[ID]bool{}
-	if len(ids) == 0 {
-		return found, nil
-	}
-	rows, err := n.query(ctx, "SELECT epoch::text||'/'||sequence::text FROM pgpact.branches WHERE (epoch,sequence) IN ("+idList(ids)+")")
-	if err != nil {
-		return nil, err
-	}
-	for _, row := range rows {
-		id, err := ParseID(row[0])
-		if err != nil {
-			return nil, err
-		}
-		found[id] = true
 	}
 	return found, nil
 }

@@ -14,6 +14,10 @@ type Settings struct {
 	key    string
 }
 
+// RoleName is the parameter that is the role as which a connection acts: SET ROLE
+// sets it. Without it the connection acts as the role that has logged in.
+const RoleName = "role"
+
 // NewSettings copies values (lower-case parameter name to value).
 func NewSettings(values map[string]string) Settings {
 	if len(values) == 0 {
@@ -69,13 +73,17 @@ func (s Settings) change(to Settings) string {
 		return ""
 	}
 	var b strings.Builder
+	// The role first: what else may be set depends on it.
+	if role, ok := to.values[RoleName]; ok && role != s.values[RoleName] {
+		b.WriteString("SELECT pg_catalog.set_config('role'," + QuoteLiteral(role) + ",false);")
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.values)) {
 		if _, kept := to.values[name]; !kept {
 			b.WriteString("RESET " + quoteParameter(name) + ";")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(to.values)) {
-		if was, ok := s.values[name]; !ok || was != to.values[name] {
+		if was, ok := s.values[name]; name != RoleName && (!ok || was != to.values[name]) {
 			b.WriteString("SELECT pg_catalog.set_config(" + QuoteLiteral(name) + "," + QuoteLiteral(to.values[name]) + ",false);")
 		}
 	}

@@ -45,43 +45,81 @@ type Vote struct {
 //   - SET CONSTRAINTS ALL IMMEDIATE makes deferred triggers run now, so that
 //     their warnings are not taken for one of PREPARE's, and as the client's
 //     role.
+//   - SET ROLE NONE, when the client has a role of its own, makes the role that
+//     has logged in write the branch record, which the client may not, and own the
+//     prepared transaction: only its owner (or a superuser) may finish it, and
+//     recovery must be able to. It is not LOCAL, because COMMIT PREPARED on this
+//     connection asks who it is as well; sendFinish sets the role again.
 //   - synchronous_commit and client_min_messages are set because a client's own
 //     values could skip the standby wait, or hide the warning that it was
 //     cancelled.
 //   - the branch record is a plain INSERT: a second one for the same
 //     transaction must fail.
-func (b *Branch) SendPrepare(gid GID, participants []string) error {
+func (b *Branch) SendPrepare(gid GID, record BranchRecord) error {
 	b.begin()
-	b.conn.append(&pgproto3.Query{String: prepareSQL(gid, participants)})
+	_, hasRole := b.conn.applied.Get(RoleName)
+	b.conn.append(&pgproto3.Query{String: prepareSQL(gid, record, hasRole)})
 	return b.conn.Send()
 }
 
 // prepareTags are what prepareSQL is answered with if all of it was done. INSERT
 // 0 0 is not in it: a branch record that a trigger or rule has swallowed is none
 // (I8).
-var prepareTags = []string{"SET CONSTRAINTS", "SET", "SET", "INSERT 0 1", tagPrepare}
+func prepareTags(hasRole bool) []string {
+	if hasRole {
+		return tagsWithRole
+	}
+	return tagsWithoutRole
+}
 
-// tagsBeforePrepare is how many statements precede PREPARE TRANSACTION in
-// prepareSQL.
-const tagsBeforePrepare = 4
+var (
+	tagsWithoutRole = []string{"SET CONSTRAINTS", "SET", "SET", "INSERT 0 1", tagPrepare}
+	tagsWithRole    = []string{"SET CONSTRAINTS", "SET", "SET", "SET", "INSERT 0 1", tagPrepare}
+)
 
-func prepareSQL(gid GID, participants []string) string {
+// prepareBegins, leaveRole if the client has a role, and prepareRecord are how
+// prepareSQL begins, up to the names of the columns that a branch record may have
+// besides. Who looks at lock waits knows phase one by it (waits.go).
+const (
+	prepareBegins = "SET CONSTRAINTS ALL IMMEDIATE;"
+	leaveRole     = "SET ROLE NONE;"
+	prepareRecord = "SET LOCAL synchronous_commit=on;SET LOCAL client_min_messages=warning;" +
+		"INSERT INTO pgpact.branches(epoch,sequence,participants"
+)
+
+// prepareValues is what stands between the columns and the transaction's id.
+const prepareValues = ") VALUES("
+
+func prepareSQL(gid GID, record BranchRecord, hasRole bool) string {
 	var s strings.Builder
-	s.Grow(300 + 16*len(participants))
-	s.WriteString("SET CONSTRAINTS ALL IMMEDIATE;" +
-		"SET LOCAL synchronous_commit=on;SET LOCAL client_min_messages=warning;" +
-		"INSERT INTO pgpact.branches(epoch,sequence,participants) VALUES(")
+	s.Grow(320 + 16*len(record.Participants) + len(record.Key))
+	s.WriteString(prepareBegins)
+	if hasRole {
+		s.WriteString(leaveRole)
+	}
+	s.WriteString(prepareRecord)
+	if record.Key != "" {
+		s.WriteString(",role,idempotency_key")
+	}
+	s.WriteString(prepareValues)
 	s.WriteString(strconv.FormatInt(gid.Epoch, 10))
 	s.WriteByte(',')
 	s.WriteString(strconv.FormatInt(gid.Sequence, 10))
 	s.WriteString(",'{")
-	for i, name := range participants {
+	for i, name := range record.Participants {
 		if i > 0 {
 			s.WriteByte(',')
 		}
 		s.WriteString(`"` + name + `"`) // quoted, or a node named null would be none
 	}
-	s.WriteString("}');PREPARE TRANSACTION '")
+	s.WriteString("}'")
+	if record.Key != "" {
+		s.WriteByte(',')
+		s.WriteString(QuoteLiteral(record.Role))
+		s.WriteByte(',')
+		s.WriteString(QuoteLiteral(record.Key))
+	}
+	s.WriteString(");PREPARE TRANSACTION '")
 	s.WriteString(gid.String())
 	s.WriteByte('\'')
 	return s.String()
@@ -97,8 +135,12 @@ func (b *Branch) ReceiveVote(deadline time.Time) (Vote, error) {
 	if err != nil {
 		return Vote{Prepared: true}, err
 	}
-	vote := judgePrepare(a, b.conn.status)
+	role, hasRole := b.conn.applied.Get(RoleName)
+	vote := judgePrepare(a, b.conn.status, hasRole)
 	b.open = b.conn.status != 'I'
+	if hasRole && vote.Prepared {
+		b.leftRole = role
+	} // else the transaction has taken its SET ROLE NONE with it
 	return vote, nil
 }
 
@@ -106,11 +148,12 @@ func (b *Branch) ReceiveVote(deadline time.Time) (Vote, error) {
 // answers PREPARE with the tag ROLLBACK and no error, a cancelled standby wait
 // with success and a warning: only the exact tags, without a warning after the
 // record's, from a connection that is idle again, are a yes.
-func judgePrepare(a answer, status byte) Vote {
+func judgePrepare(a answer, status byte, hasRole bool) Vote {
 	var vote Vote
+	want := prepareTags(hasRole)
 	warned := false
 	for _, w := range a.warnings {
-		if w.after >= tagsBeforePrepare {
+		if w.after >= len(want)-1 {
 			warned = true
 			// Not the notice itself: it is no error, and must not reach a client as one.
 			vote.Err = fmt.Errorf("PREPARE TRANSACTION was answered with a warning: %s (%s)", w.notice.Message, w.notice.Code)
@@ -122,7 +165,7 @@ func judgePrepare(a answer, status byte) Vote {
 	switch {
 	case a.err != nil:
 		vote.Err = a.err
-	case !slices.Equal(a.tags, prepareTags) || len(a.rows) > 0:
+	case !slices.Equal(a.tags, want) || len(a.rows) > 0:
 		vote.Err = fmt.Errorf("PREPARE TRANSACTION was answered %q", a.tags)
 	case status != 'I':
 		vote.Err = errors.New("PREPARE TRANSACTION left the connection in a transaction")

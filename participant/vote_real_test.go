@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,11 @@ func TestPrepareAndCommit(t *testing.T) {
 		if err != nil || len(found) > 1 {
 			t.Fatalf("%v, %v", found, err)
 		}
-		return found[gid.ID]
+		record, visible := found[gid.ID]
+		if visible && !slices.Equal(record.Participants, []string{"a"}) {
+			t.Errorf("its participants are %q", record.Participants)
+		}
+		return visible
 	}
 	if records() {
 		t.Error("the branch record is visible before the commit (I8)")
@@ -167,25 +172,26 @@ func TestVoteRefusedByTheNode(t *testing.T) {
 	}
 }
 
+// A gid that somebody else has prepared already: 42710, and the branch is rolled back, the other's transaction is not touched.
 func TestVoteGIDInUse(t *testing.T) {
 	cluster, node := newNode(t, nil)
 	gid := newGID(node)
-	first, second := newBranch(t, node, "BEGIN"), newBranch(t, node, "BEGIN")
-	must(t, first, "SELECT 1")
-	if v := mustVote(t, first, gid); !v.Yes {
-		t.Fatalf("vote %+v", v)
+	// Without a branch record, or that would be what is refused.
+	cluster.Exec("a", "BEGIN; SELECT 1; PREPARE TRANSACTION '"+gid.String()+"'")
+	b := newBranch(t, node, "BEGIN")
+	must(t, b, "INSERT INTO accounts VALUES('x',1)")
+	v := mustVote(t, b, gid)
+	if v.Yes || v.Prepared || participant.SQLState(v.Err) != "42710" || b.Open() || b.Lost() != nil {
+		t.Errorf("vote %+v, open %v, lost %v", v, b.Open(), b.Lost())
 	}
-	// Its branch record must not be in the way, or that would be what is refused.
-	must(t, second, "SELECT 1")
-	r, err := query(second, "PREPARE TRANSACTION '"+gid.String()+"'")
-	if err == nil || r.err == nil || r.err.Code != "42710" { // the block has ended under the branch, which dooms it
-		t.Errorf("%v, %v", r.err, err)
+	if left := cluster.Prepared(); len(left) != 1 || left[0] != "a:"+gid.String() {
+		t.Errorf("prepared: %v", left)
 	}
 	if err := node.RollbackPrepared(t.Context(), gid); err != nil {
 		t.Error(err)
 	}
-	if left := cluster.Prepared(); len(left) != 0 {
-		t.Errorf("prepared: %v", left)
+	if n := cluster.Value("a", "SELECT count(*) FROM accounts"); n != "0" {
+		t.Errorf("%s rows", n)
 	}
 }
 
@@ -279,7 +285,7 @@ func TestVoteWithClientsSettings(t *testing.T) {
 		return cluster.Value("a", "SHOW synchronous_standby_names") == "nobody"
 	})
 	gid := newGID(node)
-	if err := b.SendPrepare(gid, []string{"a"}); err != nil {
+	if err := b.SendPrepare(gid, participant.BranchRecord{Participants: []string{"a"}}); err != nil {
 		t.Fatal(err)
 	}
 	clustertest.WaitFor(t, "PREPARE waits for the standby", wait, func() bool {
@@ -310,7 +316,7 @@ func TestVoteTerminated(t *testing.T) {
 	deferred(cluster, "PERFORM pg_sleep(60);")
 	b := newBranch(t, node, "BEGIN")
 	must(t, b, "INSERT INTO d VALUES(1)")
-	if err := b.SendPrepare(newGID(node), []string{"a"}); err != nil {
+	if err := b.SendPrepare(newGID(node), participant.BranchRecord{Participants: []string{"a"}}); err != nil {
 		t.Fatal(err)
 	}
 	waitSleeping(t, cluster, b)

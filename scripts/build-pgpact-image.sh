@@ -38,7 +38,7 @@ FROM scratch
 ADD rootfs.tar /
 ENV PATH=/usr/local/bin:/usr/bin:/bin
 USER 10001:10001
-EXPOSE 6432
+EXPOSE 6432 6480
 ENTRYPOINT ["pgpact"]
 CMD ["serve", "--config", "/etc/pgpact/pgpact.yaml"]
 DOCKERFILE

@@ -2,7 +2,7 @@
 # Installs the Debian packages that are missing, and only those. Running it again does nothing.
 #
 #   scripts/install-deps.sh demo    what `make demo` needs: Postgres server binaries and a C compiler (the SQL parser is Postgres's own C)
-#   scripts/install-deps.sh test    the same, and docker-compose where a docker engine runs without any compose
+#   scripts/install-deps.sh test    the same, docker-compose where a docker engine runs without any compose, chromium and prometheus
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -17,12 +17,17 @@ if ! echo '#include <stdlib.h>' | "${CC:-gcc}" -E - >/dev/null 2>&1; then packag
 bindir=$(postgres_bindir || true)
 if [ -n "$bindir" ] && [ ! -x "$bindir/psql" ] && ! command -v psql >/dev/null; then packages+=(postgresql-client); fi
 if [ "$purpose" = test ] && engine_answers && ! compose_command >/dev/null; then packages+=(docker-compose); fi
+# The status page is looked at in a real browser; alert rules and the dashboard's queries are tried with Prometheus itself.
+if [ "$purpose" = test ] && ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then packages+=(chromium fonts-dejavu-core); fi
+if [ "$purpose" = test ] && ! command -v promtool >/dev/null; then packages+=(prometheus); fi
 
 if [ ${#packages[@]} -eq 0 ]; then exit 0; fi
 
 # Optional is what has a test that says loudly that it was skipped; everything else stops us.
 required=()
-for package in "${packages[@]}"; do [ "$package" = docker-compose ] || required+=("$package"); done
+for package in "${packages[@]}"; do
+    case $package in docker-compose | chromium | fonts-dejavu-core | prometheus) ;; *) required+=("$package") ;; esac
+done
 give_up() {
     if [ ${#required[@]} -eq 0 ]; then say "$1; going on without ${packages[*]}"; exit 0; fi
     die "$1. Needed: ${required[*]} (Debian's names; with Homebrew: brew install postgresql@17)"

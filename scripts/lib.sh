@@ -4,6 +4,19 @@
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# go_tool prints the path of a program that is a Go module, installing it once: go_tool PACKAGE VERSION. It comes through the Go module proxy, so
+# that a machine that can build pgpact can have it; where it cannot, the exit status is 75.
+go_tool() {
+    local name=${1##*/} bin
+    bin=$(repo_root)/.cache/bin
+    if [ ! -x "$bin/$name-$2" ]; then
+        say "installing $1@$2"
+        GOBIN=$bin/install-$name GOFLAGS= go install "$1@$2" >&2 || { say "$1@$2 cannot be had here"; return 75; }
+        mv "$bin/install-$name/$name" "$bin/$name-$2"
+    fi
+    echo "$bin/$name-$2"
+}
+
 # repo_root prints the directory that holds the Makefile, wherever the script was called from.
 repo_root() { (cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd); }
 

@@ -9,7 +9,7 @@ import (
 // names reach it.
 func (c *collector) target(r *pgquery.RangeVar) *relation {
 	c.facts.Writes = true
-	rel := c.relation(r, nil) // a CTE's name does not hide the target
+	rel := c.relation(r, place{}) // a CTE's name does not hide the target
 	c.facts.Tables[rel.table].Target = true
 	return rel
 }
@@ -53,7 +53,9 @@ func (c *collector) insert(s *pgquery.InsertStmt, at place) {
 		c.nodes(source.ValuesLists, at)
 	default:
 		ch.InsertSelect = true
+		c.source, c.sourceColumns = source, nil
 		c.query(source, at)
+		ch.Source, c.source, c.sourceColumns = c.sourceColumns, nil, nil
 	}
 
 	// From here on the target is in scope: ON CONFLICT sees the row that is
@@ -61,7 +63,7 @@ func (c *collector) insert(s *pgquery.InsertStmt, at place) {
 	// is taken: an INSERT's rows are known by its VALUES.
 	at.scope.rels = []*relation{rel}
 	if on := s.OnConflictClause; on != nil {
-		ch.OnConflict = true
+		ch.OnConflict, ch.Conflict = true, conflict(on)
 		if on.Infer != nil {
 			c.children(on.Infer.ProtoReflect(), at)
 		}

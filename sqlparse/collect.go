@@ -19,6 +19,10 @@ type collector struct {
 	facts *Facts
 	own   proto.Message // the statement's own INSERT, UPDATE, DELETE or MERGE
 
+	// source is the query of an INSERT ... SELECT, sourceColumns its columns.
+	source        *pgquery.SelectStmt
+	sourceColumns []SourceColumn
+
 	literals []literal
 	// constants holds the location of every constant seen as a plain constant
 	// node. The cache needs all of a text's constant tokens to be among them.
@@ -64,6 +68,18 @@ func (e *environment) has(name string) bool {
 type place struct {
 	scope *scope
 	env   *environment
+	level Level // of the relations in FROM here
+}
+
+// inside is the level of a query within another: per row, or not.
+func (at place) inside(perRow bool) Level {
+	switch {
+	case at.level != LevelTop:
+		return at.level
+	case perRow:
+		return LevelPerRow
+	}
+	return LevelOther
 }
 
 func (c *collector) nodes(list []*pgquery.Node, at place) {
@@ -104,7 +120,7 @@ func (c *collector) node(node *pgquery.Node, at place) {
 	case *pgquery.Node_SubLink:
 		c.facts.Subquery = true
 		c.node(n.SubLink.Testexpr, at)
-		c.subquery(n.SubLink.Subselect, at)
+		c.subquery(n.SubLink.Subselect, place{scope: at.scope, env: at.env, level: at.inside(true)})
 	case *pgquery.Node_SelectStmt:
 		c.query(n.SelectStmt, at)
 	case *pgquery.Node_InsertStmt:
@@ -115,6 +131,9 @@ func (c *collector) node(node *pgquery.Node, at place) {
 		c.delete(n.DeleteStmt, at)
 	case *pgquery.Node_MergeStmt:
 		c.merge(n.MergeStmt, at)
+	case *pgquery.Node_SqlvalueFunction:
+		op := strings.TrimPrefix(n.SqlvalueFunction.Op.String(), "SVFOP_")
+		c.facts.SessionValue = strings.TrimSuffix(op, "_N")
 	case *pgquery.Node_RangeVar:
 		c.table(n.RangeVar)
 	case *pgquery.Node_CurrentOfExpr:
@@ -193,6 +212,7 @@ func (c *collector) function(f *pgquery.FuncCall, at place) {
 	}
 	if f.Over != nil {
 		c.facts.Window = true
+		c.chooses(at, true)
 		c.children(f.Over.ProtoReflect(), at)
 	}
 	c.nodes(f.Args, at)

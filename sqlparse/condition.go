@@ -67,6 +67,9 @@ func (c *collector) implied(n *pgquery.Node, r restriction) []Condition {
 	if e := n.GetAExpr(); e != nil {
 		return c.comparison(e, r)
 	}
+	if sub := n.GetSubLink(); sub != nil {
+		return c.inValues(sub, r)
+	}
 	b := n.GetBoolExpr()
 	if b == nil {
 		return nil
@@ -242,8 +245,13 @@ func (c *collector) pairs(e *pgquery.A_Expr, r restriction) {
 		}
 		left, okLeft := r.scope.resolve(l)
 		right, okRight := r.scope.resolve(r1)
-		if okLeft && okRight {
+		switch {
+		case okLeft && okRight:
 			c.pair(left, right, r)
+		case okLeft:
+			c.listed(left, r1, r)
+		case okRight:
+			c.listed(right, l, r)
 		}
 	}
 }

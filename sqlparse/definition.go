@@ -33,6 +33,12 @@ func (c *collector) definition(n *pgquery.Node) {
 		f.Kind = grantKind(s.GrantStmt.IsGrant)
 	case *pgquery.Node_GrantRoleStmt:
 		f.Kind = grantKind(s.GrantRoleStmt.IsGrant)
+	case *pgquery.Node_CreateStmt:
+		c.createReference(s.CreateStmt)
+	case *pgquery.Node_AlterTableStmt:
+		c.alterReference(s.AlterTableStmt)
+	case *pgquery.Node_IndexStmt:
+		f.Unique = s.IndexStmt.Unique
 	case *pgquery.Node_DropStmt:
 		c.dropped(s.DropStmt)
 	case *pgquery.Node_CreateFunctionStmt:

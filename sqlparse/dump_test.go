@@ -19,7 +19,7 @@ func dumpInto(b *strings.Builder, s *Statement, indent string) {
 		fmt.Fprintf(b, indent+format+"\n", args...)
 	}
 	f := s.Facts
-	line("%s%s%s", f.Kind, word(f.Object != "", " "+f.Object), word(f.Analyze, " analyze"))
+	line("%s%s%s%s", f.Kind, word(f.Object != "", " "+f.Object), word(f.Analyze, " analyze"), word(f.ExplainFormat != "", " as "+f.ExplainFormat))
 	for i, t := range f.Tables {
 		name := t.Name
 		if t.Schema != "" {
@@ -48,6 +48,12 @@ func dumpInto(b *strings.Builder, s *Statement, indent string) {
 	}
 	if flags := dumpFlags(f); flags != "" {
 		line("  %s", flags)
+	}
+	for _, lock := range f.Locks {
+		line("  locks%s%s %s", word(lock.Share, " for share"), word(!lock.Waits, " without waiting"), strings.Join(lock.Of, ", "))
+	}
+	if r := f.Reference; r != nil {
+		line("  reference%s%s%s", word(r.Off, " off"), word(r.SQL != "", " ["+r.SQL+"]"), word(r.Wrong != "", ": "+r.Wrong))
 	}
 	if t := f.Transaction; t != nil {
 		line("  transaction%s", dumpTransaction(t))
@@ -116,7 +122,7 @@ func dumpValue(s *Statement, v Value) string {
 	case ValueOther:
 		text = "?"
 	}
-	return text + word(v.Cast != "", "::"+v.Cast) + word(v.Array, "[]")
+	return text + word(v.Cast != "", "::"+v.Cast) + word(v.Array, "[]") + word(v.Listed, "!")
 }
 
 func dumpChange(s *Statement, c Change) string {
@@ -130,7 +136,25 @@ func dumpChange(s *Statement, c Change) string {
 	for _, row := range c.InsertRows {
 		out += " (" + valueList(s, row) + ")"
 	}
-	return out + word(c.InsertSelect, " select") + word(c.DefaultValues, " defaults") + word(c.OnConflict, " conflict")
+	out += word(c.InsertSelect, " select") + word(c.DefaultValues, " defaults") + word(c.OnConflict, " conflict")
+	if on := c.Conflict; on != nil {
+		out += word(on.Columns != nil, "("+strings.Join(on.Columns, " ")+")") + word(on.Expressions, "(?)") +
+			word(on.Constraint != "", " constraint="+on.Constraint) + word(on.Update, " update")
+	}
+	if c.Source != nil {
+		out += " from"
+	}
+	for _, column := range c.Source {
+		switch {
+		case column.Star:
+			out += fmt.Sprintf(" %d.*", column.Table)
+		case column.Column != "":
+			out += " " + columnName(column.Table, column.Candidates, column.Column)
+		default:
+			out += " " + dumpValue(s, column.Value)
+		}
+	}
+	return out
 }
 
 func dumpFlags(f *Facts) string {
@@ -139,7 +163,9 @@ func dumpFlags(f *Facts) string {
 		word(f.Subquery, "subquery"), word(f.CTE, "cte"), word(f.Join, "join"), word(f.SetOperation, "setop"),
 		word(f.GroupBy, "group"), word(f.Having, "having"), word(f.Distinct, "distinct"), word(f.OrderBy, "order"),
 		word(f.Limit, "limit"), word(f.Window, "window"), word(f.Temp, "temp"), word(f.Unlogged, "unlogged"),
-		word(f.Hold, "hold"), word(f.All, "all"), word(f.Concurrently, "concurrently"),
+		word(f.Chooses, "chooses"), word(f.ChoosesInside, "inside"), word(f.SessionValue != "", "session-value="+f.SessionValue),
+		word(f.Cursor.Hold, "hold"), word(f.Cursor.Binary, "binary"), word(f.Cursor.Scroll, "scroll"), word(f.Cursor.NoScroll, "noscroll"),
+		word(f.Cursor.Insensitive, "insensitive"), word(f.All, "all"), word(f.Concurrently, "concurrently"),
 		word(f.CurrentOf != "", "current-of="+f.CurrentOf), word(f.Params > 0, fmt.Sprintf("params=%d", f.Params)),
 	}
 	return strings.Join(strings.Fields(strings.Join(flags, " ")), " ")

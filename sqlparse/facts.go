@@ -47,8 +47,12 @@ type Facts struct {
 
 	// Call is set when the statement is a SELECT of one function call only.
 	Call *FunctionCall
+	// SettingCalls is set when the statement is a SELECT of nothing but calls of
+	// set_config and current_setting with plain arguments.
+	SettingCalls []SettingCall
 
 	Locking bool // FOR UPDATE ... FOR KEY SHARE anywhere
+	Locks   []RowLock
 	// Writes: INSERT, UPDATE, DELETE or MERGE anywhere (also in a CTE), SELECT
 	// INTO, CREATE TABLE AS, COPY FROM. Other utility statements are known by
 	// Kind.
@@ -66,6 +70,12 @@ type Facts struct {
 	OrderBy      bool // ORDER BY of a query (not of an aggregate's arguments)
 	Limit        bool // LIMIT, OFFSET or FETCH FIRST
 	Window       bool // OVER (...) or WINDOW
+	// Chooses: some rows are taken by their order: LIMIT, OFFSET, DISTINCT ON or a
+	// window function; ChoosesInside: by a query within the statement's own.
+	Chooses, ChoosesInside bool
+	// SessionValue is one of CURRENT_TIMESTAMP, CURRENT_USER and their kin, "" if
+	// there is none.
+	SessionValue string
 
 	Params  int  // highest $n
 	Returns bool // rows come back
@@ -80,12 +90,14 @@ type Facts struct {
 	All         bool       // DEALLOCATE ALL, CLOSE ALL, UNLISTEN *
 	Inner       *Statement // of Prepare, DeclareCursor, Explain, CREATE TABLE AS
 	ExecuteArgs []Value
-	Hold        bool // DECLARE ... WITH HOLD
+	Cursor      Cursor // of DECLARE
 	// Direction and Count of FETCH and MOVE: "forward", "backward",
 	// "absolute", "relative"; FETCH ALL has Count FetchAll.
 	Direction string
 	Count     int64
 	Analyze   bool // EXPLAIN ANALYZE: Inner is really run
+	// ExplainFormat is the value of EXPLAIN's option FORMAT, "" when it is not given.
+	ExplainFormat string
 
 	Copy *Copy
 
@@ -93,8 +105,24 @@ type Facts struct {
 	// of CREATE TABLE, "" where it is not known.
 	Object       string
 	Concurrently bool // CREATE/DROP/REINDEX INDEX CONCURRENTLY
+	Unique       bool // CREATE UNIQUE INDEX
 	Temp         bool // creates or names a temporary object
 	Unlogged     bool
+
+	// Reference is set for CREATE TABLE and ALTER TABLE with pgpact.reference.
+	Reference *ReferenceOption
+}
+
+// RowLock is one FOR UPDATE ... FOR KEY SHARE clause.
+type RowLock struct {
+	Share bool     // FOR SHARE, FOR KEY SHARE
+	Waits bool     // neither NOWAIT nor SKIP LOCKED
+	Of    []string // the names in OF; nil: all relations of the query
+}
+
+// Cursor are the options of DECLARE.
+type Cursor struct {
+	Hold, Binary, Scroll, NoScroll, Insensitive bool
 }
 
 // FetchAll is the Count of FETCH ALL.
@@ -106,7 +134,21 @@ type Table struct {
 	Name   string
 	Alias  string // "" for none
 	Target bool   // written to by this statement, also in a CTE
+	// Level is where a SELECT mentions it.
+	Level Level
+	// Nullable: it stands on a side of an outer join whose rows may be missing.
+	Nullable bool
 }
+
+// Level is where in a SELECT a relation is mentioned.
+type Level uint8
+
+// The levels.
+const (
+	LevelOther  Level = iota // in a subquery of FROM, a CTE, an arm of a set operation
+	LevelTop                 // in the query's own FROM
+	LevelPerRow              // in a subquery of an expression, or behind LATERAL: computed for each row of the query
+)
 
 // Function is a function by the name it is called by.
 type Function struct{ Schema, Name string }
@@ -122,6 +164,35 @@ type Change struct {
 	InsertSelect  bool
 	DefaultValues bool
 	OnConflict    bool
+	// Conflict is set with OnConflict.
+	Conflict *Conflict
+	// Source are the columns of a plain INSERT ... SELECT; nil when they cannot
+	// be told (a set operation, WITH, a star over several relations).
+	Source []SourceColumn
+}
+
+// Conflict is what ON CONFLICT says of the rows it is about.
+type Conflict struct {
+	// Columns are the plain columns of the conflict target; with Expressions
+	// they are not all of it. Without columns, expressions and a constraint
+	// every conflict is meant.
+	Columns     []string
+	Expressions bool
+	Constraint  string // ON CONSTRAINT
+	Update      bool   // DO UPDATE
+}
+
+// SourceColumn is where a column of an INSERT ... SELECT comes from: a value, a
+// column of a relation, or something else (Value.Kind is ValueOther and Column
+// is empty).
+type SourceColumn struct {
+	Value Value
+	// Table is an index into Facts.Tables, or -1 when Candidates tells.
+	Table      int
+	Candidates []int
+	Column     string
+	// Star stands for all columns of the table.
+	Star bool
 }
 
 // Condition says: for every row of the table that the statement reads or

@@ -16,13 +16,18 @@ func (c *collector) query(s *pgquery.SelectStmt, at place) {
 	f.Having = f.Having || s.HavingClause != nil
 	f.Distinct = f.Distinct || len(s.DistinctClause) > 0
 	f.Window = f.Window || len(s.WindowClause) > 0
+	c.locks(s.LockingClause)
+	c.chooses(at, s.LimitCount != nil || s.LimitOffset != nil || len(s.WindowClause) > 0 ||
+		len(s.DistinctClause) > 0 && s.DistinctClause[0].GetNode() != nil)
 
 	// Each arm of a set operation is a level of its own: what limits one says
 	// nothing about the other.
 	if s.Op != pgquery.SetOperation_SETOP_NONE && s.Larg != nil {
 		f.SetOperation = true
-		c.query(s.Larg, at)
-		c.query(s.Rarg, at)
+		arm := at
+		arm.level = at.inside(false)
+		c.query(s.Larg, arm)
+		c.query(s.Rarg, arm)
 		// ORDER BY of a set operation sees output columns only.
 		at.scope = &scope{parent: at.scope}
 		c.tail(s, at)
@@ -36,6 +41,9 @@ func (c *collector) query(s *pgquery.SelectStmt, at place) {
 	c.from(s.FromClause, at)
 	f.Join = f.Join || len(at.scope.rels) > 1
 	c.where(s.WhereClause, at)
+	if s == c.source {
+		c.sourceColumns = c.columnsOf(s.TargetList, at.scope)
+	}
 	// From here on nothing limits rows; HAVING limits groups.
 	c.nodes(s.TargetList, at)
 	c.nodes(s.DistinctClause, at)
@@ -44,6 +52,27 @@ func (c *collector) query(s *pgquery.SelectStmt, at place) {
 	c.nodes(s.WindowClause, at)
 	c.nodes(s.ValuesLists, at)
 	c.tail(s, at)
+}
+
+// chooses files what makes a query take rows by their order.
+func (c *collector) chooses(at place, does bool) {
+	c.facts.Chooses = c.facts.Chooses || does
+	c.facts.ChoosesInside = c.facts.ChoosesInside || does && at.level != LevelTop
+}
+
+// locks files the locking clauses.
+func (c *collector) locks(clauses []*pgquery.Node) {
+	for _, n := range clauses {
+		clause := n.GetLockingClause()
+		lock := RowLock{
+			Share: clause.GetStrength() == pgquery.LockClauseStrength_LCS_FORSHARE || clause.GetStrength() == pgquery.LockClauseStrength_LCS_FORKEYSHARE,
+			Waits: clause.GetWaitPolicy() == pgquery.LockWaitPolicy_LockWaitBlock,
+		}
+		for _, r := range clause.GetLockedRels() {
+			lock.Of = append(lock.Of, r.GetRangeVar().GetRelname())
+		}
+		c.facts.Locks = append(c.facts.Locks, lock)
+	}
 }
 
 func (c *collector) tail(s *pgquery.SelectStmt, at place) {
@@ -82,7 +111,7 @@ func (c *collector) with(w *pgquery.WithClause, at place) *environment {
 		if cte == nil {
 			continue
 		}
-		c.node(cte.Ctequery, place{scope: at.scope, env: env})
+		c.node(cte.Ctequery, place{scope: at.scope, env: env, level: at.inside(false)})
 		// SEARCH and CYCLE name columns of the CTE itself and hold constants.
 		if cte.CycleClause != nil {
 			c.children(cte.CycleClause.ProtoReflect(), at)
@@ -108,7 +137,7 @@ func (c *collector) fromItem(n *pgquery.Node, at place) {
 	s := at.scope
 	switch n := n.GetNode().(type) {
 	case *pgquery.Node_RangeVar:
-		s.rels = append(s.rels, c.relation(n.RangeVar, at.env))
+		s.rels = append(s.rels, c.relation(n.RangeVar, at))
 	case *pgquery.Node_RangeSubselect:
 		sub := n.RangeSubselect
 		// Without LATERAL a subquery does not see its neighbours, but it does
@@ -117,8 +146,8 @@ func (c *collector) fromItem(n *pgquery.Node, at place) {
 		if sub.Lateral {
 			outer = s.soFar()
 		}
-		c.subquery(sub.Subquery, place{scope: outer, env: at.env})
-		s.rels = append(s.rels, &relation{table: -1, name: sub.Alias.GetAliasname()})
+		c.subquery(sub.Subquery, place{scope: outer, env: at.env, level: at.inside(sub.Lateral)})
+		s.rels = append(s.rels, &relation{table: -1, name: sub.Alias.GetAliasname(), lists: c.lists(sub)})
 	case *pgquery.Node_JoinExpr:
 		c.join(n.JoinExpr, at)
 	case *pgquery.Node_RangeTableSample:
@@ -129,7 +158,7 @@ func (c *collector) fromItem(n *pgquery.Node, at place) {
 		c.nodes(sample.Args, at)
 		c.node(sample.Repeatable, at)
 	case *pgquery.Node_RangeFunction:
-		c.nodes(n.RangeFunction.Functions, place{scope: s.soFar(), env: at.env})
+		c.nodes(n.RangeFunction.Functions, place{scope: s.soFar(), env: at.env, level: at.level})
 		c.nodes(n.RangeFunction.Coldeflist, at)
 		s.rels = append(s.rels, &relation{table: -1, name: functionAlias(n.RangeFunction)})
 	case *pgquery.Node_RangeTableFunc: // XMLTABLE
@@ -170,10 +199,11 @@ func functionAlias(f *pgquery.RangeFunction) string {
 
 // relation is a table or a reference to a CTE. A CTE hides a table of its name,
 // but not from a name with a schema.
-func (c *collector) relation(r *pgquery.RangeVar, env *environment) *relation {
+func (c *collector) relation(r *pgquery.RangeVar, at place) *relation {
 	rel := &relation{table: -1, name: r.Relname}
-	if r.Schemaname != "" || !env.has(r.Relname) {
+	if r.Schemaname != "" || !at.env.has(r.Relname) {
 		rel.table = c.table(r)
+		c.facts.Tables[rel.table].Level = at.level
 		rel.schema = r.Schemaname
 	}
 	if r.Alias != nil {
@@ -207,7 +237,15 @@ func (c *collector) join(j *pgquery.JoinExpr, at place) {
 		on.limited, on.drivers = tables(left), tables(right)
 	}
 	c.restrict(j.Quals, on)
-	c.node(j.Quals, place{scope: on.scope, env: at.env})
+	c.node(j.Quals, place{scope: on.scope, env: at.env, level: at.level})
+	switch j.Jointype {
+	case pgquery.JoinType_JOIN_LEFT:
+		c.nullable(right)
+	case pgquery.JoinType_JOIN_RIGHT:
+		c.nullable(left)
+	case pgquery.JoinType_JOIN_FULL:
+		c.nullable(both)
+	}
 	c.using(j, left, right, on)
 
 	if j.JoinUsingAlias != nil {
@@ -216,6 +254,12 @@ func (c *collector) join(j *pgquery.JoinExpr, at place) {
 	if j.Alias != nil {
 		rename(both, j.Alias)
 		s.rels = append(s.rels, &relation{table: -1, name: j.Alias.Aliasname})
+	}
+}
+
+func (c *collector) nullable(rels []*relation) {
+	for _, i := range tables(rels) {
+		c.facts.Tables[i].Nullable = true
 	}
 }
 

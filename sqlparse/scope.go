@@ -27,6 +27,8 @@ type relation struct {
 	// side. With shadowAll, any column may have been merged (NATURAL).
 	shadowed  []string
 	shadowAll bool
+	// lists are the columns of a VALUES list, as far as their values are known.
+	lists map[string][]Value
 }
 
 // column is a resolved reference.

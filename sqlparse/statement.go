@@ -23,7 +23,7 @@ func (c *collector) statement(n *pgquery.Node) {
 		if intoTarget(s.SelectStmt) {
 			f.Kind, f.Returns, f.Object = Create, false, "TABLE AS"
 		}
-		f.Call = c.onlyCall(s.SelectStmt)
+		f.Call, f.SettingCalls = c.onlyCall(s.SelectStmt), c.settingCalls(s.SelectStmt)
 	case *pgquery.Node_InsertStmt:
 		f.Kind, c.own = Insert, s.InsertStmt
 	case *pgquery.Node_UpdateStmt:
@@ -38,7 +38,7 @@ func (c *collector) statement(n *pgquery.Node) {
 		}
 		return
 	}
-	c.node(n, place{})
+	c.node(n, place{level: LevelTop})
 	f.Returns = f.Returns || f.Returning
 }
 
@@ -134,8 +134,11 @@ func (c *collector) wrapping(n *pgquery.Node) bool {
 	case *pgquery.Node_ExplainStmt:
 		f.Kind = Explain
 		for _, o := range s.ExplainStmt.Options {
-			if d := o.GetDefElem(); d.GetDefname() == "analyze" {
+			switch d := o.GetDefElem(); d.GetDefname() {
+			case "analyze":
 				f.Analyze = isOn(d.Arg)
+			case "format":
+				f.ExplainFormat = optionText(d.Arg)
 			}
 		}
 		c.inner(s.ExplainStmt.Query, explainBody)
@@ -150,7 +153,9 @@ func (c *collector) wrapping(n *pgquery.Node) bool {
 	case *pgquery.Node_DeclareCursorStmt:
 		d := s.DeclareCursorStmt
 		f.Kind, f.Prepared = DeclareCursor, d.Portalname
-		f.Hold = d.Options&cursorOptHold != 0
+		is := func(option int32) bool { return d.Options&option != 0 }
+		f.Cursor = Cursor{Hold: is(cursorOptHold), Binary: is(cursorOptBinary), Scroll: is(cursorOptScroll), NoScroll: is(cursorOptNoScroll),
+			Insensitive: is(cursorOptInsensitive)}
 		c.inner(d.Query, afterKeyword(pgquery.Token_FOR))
 	case *pgquery.Node_CopyStmt:
 		c.copyData(s.CopyStmt)
@@ -166,8 +171,14 @@ func (c *collector) wrapping(n *pgquery.Node) bool {
 	return true
 }
 
-// cursorOptHold is CURSOR_OPT_HOLD of parsenodes.h.
-const cursorOptHold = 0x0020
+// The options of cursors, CURSOR_OPT_... of parsenodes.h.
+const (
+	cursorOptBinary      = 0x0001
+	cursorOptScroll      = 0x0002
+	cursorOptNoScroll    = 0x0004
+	cursorOptInsensitive = 0x0008
+	cursorOptHold        = 0x0020
+)
 
 // isOn reads a boolean option, which may stand without a value.
 func isOn(n *pgquery.Node) bool {

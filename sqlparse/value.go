@@ -34,4 +34,9 @@ type Value struct {
 	// Array: the value is a whole array, from = ANY (value). The text of a
 	// constant is then to be read with ParseArray.
 	Array bool
+	// Listed: the value stands in a VALUES list in FROM or IN, where it takes
+	// the list's type before it meets the column: the type of a parameter
+	// without a cast is not the column's, and a text that is no key is an error
+	// of another kind.
+	Listed bool
 }

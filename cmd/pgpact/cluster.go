@@ -20,7 +20,7 @@ func connectDirect(ctx context.Context, url string, timeout time.Duration) (*pgx
 	if err != nil {
 		return nil, err // pgx leaves the password out of its messages
 	}
-	conf.ConnectTimeout = timeout
+	(&participant.Primary{}).Among(&conf.Config, timeout)
 	conf.RuntimeParams["application_name"] = "pgpact operator"
 	// What we ask must not depend on a search path or a time limit that belongs
 	// to somebody's application.
@@ -59,7 +59,7 @@ func openNodes(cfg *Config, clusterID string, logger *slog.Logger) ([]*participa
 	for _, n := range cfg.Nodes {
 		node, err := participant.Open(participant.Config{
 			Name: n.Name, URL: n.URL, ClusterID: clusterID, ConnectTimeout: cfg.ConnectTimeout,
-			MaxIdle: cfg.Slots, Logger: logger,
+			MaxIdle: cfg.Slots, Logger: logger, ClientRoles: cfg.clientRoles(),
 		})
 		if err != nil {
 			closeNodes(nodes)
@@ -78,8 +78,9 @@ func closeNodes(nodes []*participant.Node) {
 
 // cluster is what the decision database says about the whole.
 type cluster struct {
-	id     string
-	owners []string // bucket -> node
+	id          string
+	owners      []string // bucket -> node
+	loginSecret []byte   // see gateway.Authentication
 }
 
 // readCluster reads it.
@@ -102,8 +103,12 @@ func readCluster(ctx context.Context, cfg *Config) (*cluster, error) {
 	if err == nil && len(owners) == 0 {
 		err = errors.New("no bucket is placed yet: run pgpact migrate")
 	}
+	var secret []byte
+	if err == nil {
+		err = conn.QueryRow(ctx, "SELECT secret FROM pgpact.login_secret").Scan(&secret)
+	}
 	if err != nil {
 		return nil, explain(err)
 	}
-	return &cluster{id: id, owners: owners}, nil
+	return &cluster{id: id, owners: owners, loginSecret: secret}, nil
 }

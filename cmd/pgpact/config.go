@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/pgpact/pgpact/gateway"
 	"github.com/pgpact/pgpact/migrations"
 )
 
@@ -10,11 +11,20 @@ import (
 // be told. pgpact.example.yaml describes every key; fields() in config_keys.go
 // lists them with their bounds, and a test holds the three together.
 type Config struct {
-	Name     string
-	Listen   string
-	Auth     string
-	Database string
-	Users    []string
+	Name        string
+	Listen      string
+	AdminListen string // "" for none
+	Auth        string
+	Database    string
+	Users       []string
+
+	Rules        []gateway.Rule
+	Verifiers    map[string]gateway.Verifier
+	AuthQuery    string
+	FailedLogins int
+	Roles        string
+
+	TLS struct{ Cert, Key, ClientCA, MinVersion string }
 
 	Coordinator struct{ URL string }
 	Nodes       []NodeConfig
@@ -27,8 +37,11 @@ type Config struct {
 	PrepareTimeout  time.Duration
 	DecisionTimeout time.Duration
 	FinishTimeout   time.Duration
+	ReadConsistency string
+	SnapshotTimeout time.Duration
 	InDoubtTimeout  time.Duration
 	SweepInterval   time.Duration
+	DeadlockTimeout time.Duration
 	Retention       time.Duration
 	KeyRetention    time.Duration
 
@@ -36,11 +49,24 @@ type Config struct {
 	MaxConnections     int
 	MaxUnauthenticated int
 	MaxMessageSize     int
+	MaxStatements      int
+	MaxStatementBytes  int
+	MaxPortals         int
+	MaxPortalBytes     int
 	WriteTimeout       time.Duration
 	DrainTimeout       time.Duration
 	ParserCache        int
 
-	Log struct{ Level, Format string }
+	Log struct {
+		Level, Format             string
+		SlowStatement, SlowCommit time.Duration // 0: off
+		Statements                string
+	}
+
+	Tracing struct {
+		Endpoint string  // "" for none
+		Sample   float64 // 0 to 1
+	}
 
 	origins map[string]origin // key -> where its value was written
 	file    string            // what the configuration was read from
@@ -52,16 +78,12 @@ type NodeConfig struct {
 	URL  string
 }
 
-// authTrust lets in everybody who can reach the port, under the name they give.
-const authTrust = "trust"
-
 // defaultConfig is a configuration in which nothing is written: the addresses
 // are missing, everything else is what pgpact.example.yaml shows.
 func defaultConfig() *Config {
 	cfg := &Config{
 		Name:    "pgpact",
 		Listen:  "127.0.0.1:6432",
-		Auth:    authTrust,
 		Buckets: migrations.DefaultBucketCount,
 
 		Slots:       64,
@@ -71,22 +93,34 @@ func defaultConfig() *Config {
 		PrepareTimeout:  10 * time.Second,
 		DecisionTimeout: 10 * time.Second,
 		FinishTimeout:   5 * time.Second,
+		ReadConsistency: gateway.ReadAtomic,
+		SnapshotTimeout: 5 * time.Second,
 		InDoubtTimeout:  time.Minute,
 		SweepInterval:   time.Second,
+		DeadlockTimeout: time.Second,
 		Retention:       24 * time.Hour,
 		KeyRetention:    7 * 24 * time.Hour,
+
+		FailedLogins: 100,
 
 		StartupTimeout:     10 * time.Second,
 		MaxConnections:     5000,
 		MaxUnauthenticated: 1000,
 		MaxMessageSize:     64 << 20,
+		MaxStatements:      10000,
+		MaxStatementBytes:  128 << 20,
+		MaxPortals:         10000,
+		MaxPortalBytes:     128 << 20,
 		WriteTimeout:       time.Minute,
 		DrainTimeout:       10 * time.Second,
 		ParserCache:        10000,
 
 		origins: map[string]origin{},
 	}
-	cfg.Log.Level, cfg.Log.Format = "info", "text"
+	cfg.TLS.MinVersion = tls12
+	cfg.Log.Level, cfg.Log.Format, cfg.Log.Statements = "info", "text", string(gateway.TextNone)
+	cfg.Tracing.Sample = 1
+	cfg.Log.SlowStatement, cfg.Log.SlowCommit = 0, time.Second
 	return cfg
 }
 

@@ -12,10 +12,8 @@ import (
 // checkWhole checks what no key can know alone.
 func (r *configReader) checkWhole() {
 	cfg := r.cfg
-	_, authWritten := cfg.origins["auth"]
-	if !authWritten && !isLoopback(cfg.Listen) {
-		r.refuse(r.where("listen"), "auth", "must be written when listen (%s) can be reached from other machines: "+
-			"`auth: trust` lets in everybody who can connect, under any name", cfg.Listen)
+	if cfg.AdminListen != "" && cfg.AdminListen == cfg.Listen {
+		r.refuse(r.where("admin_listen"), "admin_listen", "is where clients are served (listen); it needs an address of its own")
 	}
 	if cfg.Coordinator.URL == "" && !r.refusedAt("coordinator.url") {
 		r.refuse(r.where("coordinator.url"), "coordinator.url", "is missing: the address of the database that remembers decisions")
@@ -28,6 +26,8 @@ func (r *configReader) checkWhole() {
 	if cfg.KeyRetention < cfg.Retention {
 		r.refuse(r.where("key_retention"), "key_retention", "must be at least retention (%s)", cfg.Retention)
 	}
+	r.checkTLS()
+	r.checkRules()
 	r.checkNodes()
 }
 

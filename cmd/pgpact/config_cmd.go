@@ -30,7 +30,7 @@ func newConfigCommand() *cobra.Command {
 				return err
 			},
 		},
-		newConfigTestCommand(),
+		newConfigTestCommand(), newConfigReferenceCommand(),
 	)
 	return cmd
 }

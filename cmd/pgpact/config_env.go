@@ -13,9 +13,10 @@ import (
 const envPrefix = "PGPACT_"
 
 // otherVariables begin with PGPACT_ and are not ours to understand: those of
-// the tests and scripts of this repository, and the ones that Kubernetes makes
+// the tests and scripts of this repository, the address that the client
+// commands take (urlVariable), and the ones that Kubernetes makes
 // in every pod for a service that is called pgpact.
-var otherVariables = regexp.MustCompile(`^PGPACT_(TEST_.*|POSTGRES_IMAGE|POSTGRES_BINDIR|IMAGE|LOCAL_IMAGE|` +
+var otherVariables = regexp.MustCompile(`^PGPACT_(TEST_.*|URL|POSTGRES_IMAGE|POSTGRES_BINDIR|IMAGE|LOCAL_IMAGE|` +
 	`SERVICE_HOST|SERVICE_PORT|SERVICE_PORT_.*|PORT|PORT_[0-9]+_.*)$`)
 
 func environment(environ []string) map[string]string {

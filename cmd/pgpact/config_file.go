@@ -142,8 +142,10 @@ func (r *configReader) readPairs(prefix string, pairs []*ast.MappingValueNode) {
 	for _, pair := range pairs {
 		name := pair.Key.GetToken().Value
 		key := prefix + name
-		if key == "nodes" {
-			r.readNodes(pair)
+		if read, ok := map[string]func(*ast.MappingValueNode){
+			"nodes": r.readNodes, "rules": r.readRules, "verifiers": r.readVerifiers,
+		}[key]; ok {
+			read(pair)
 			continue
 		}
 		if f, ok := findField(fields, key); ok {
@@ -188,7 +190,7 @@ func (r *configReader) readValue(f field, key string, pair *ast.MappingValueNode
 		at = r.at(pair.Key.GetToken())
 	}
 	value, err := scalar(pair.Value)
-	if items, isList := pair.Value.(*ast.SequenceNode); isList && key == "users" {
+	if items, isList := pair.Value.(*ast.SequenceNode); isList && holdsNames(key) {
 		value, err = r.joinList(key, items)
 	}
 	if err != nil {
@@ -206,6 +208,11 @@ func (r *configReader) readValue(f field, key string, pair *ast.MappingValueNode
 		return
 	}
 	r.cfg.origins[key] = at
+}
+
+// holdsNames tells whether the value of a key may be a list of names.
+func holdsNames(key string) bool {
+	return key == "users" || strings.HasPrefix(key, "rules[") && (strings.HasSuffix(key, "].user") || strings.HasSuffix(key, "].database"))
 }
 
 // joinList makes of a YAML list the text that the environment would hold, so

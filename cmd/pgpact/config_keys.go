@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgpact/pgpact/gateway"
 	"github.com/pgpact/pgpact/participant"
 )
 
@@ -24,15 +26,24 @@ type field struct {
 	secret bool // may hold a password: ${VAR} is expanded, and it is never printed
 }
 
-// fields lists every key except nodes, which is a list of mappings. The order
+// fields lists every key except nodes and rules, which are lists of mappings, and
+// verifiers, whose keys are users' names. The order
 // is that of pgpact.example.yaml.
 func (cfg *Config) fields() []field {
 	return []field{
 		{key: "name", set: text(&cfg.Name, validName)},
 		{key: "listen", set: text(&cfg.Listen, validListen)},
-		{key: "auth", set: oneOf(&cfg.Auth, authTrust)},
+		{key: "admin_listen", set: text(&cfg.AdminListen, validAdminListen)},
+		{key: "auth", set: optional(&cfg.Auth, gateway.Methods...)},
 		{key: "database", set: text(&cfg.Database, anyText)},
 		{key: "users", set: list(&cfg.Users)},
+		{key: "auth_query", set: text(&cfg.AuthQuery, anyText)},
+		{key: "failed_logins", set: count(&cfg.FailedLogins, 1, 100_000)},
+		{key: "roles", set: optional(&cfg.Roles, rolesOfClients, roleOfGateway)},
+		{key: "tls.cert", set: text(&cfg.TLS.Cert, anyText)},
+		{key: "tls.key", set: text(&cfg.TLS.Key, anyText)},
+		{key: "tls.client_ca", set: text(&cfg.TLS.ClientCA, anyText)},
+		{key: "tls.min_version", set: oneOf(&cfg.TLS.MinVersion, tls12, tls13)},
 		{key: "coordinator.url", set: text(&cfg.Coordinator.URL, validURL), secret: true},
 		{key: "buckets", set: count(&cfg.Buckets, 1, 1<<16, powerOfTwo)},
 		{key: "slots", set: count(&cfg.Slots, 1, 100_000)},
@@ -41,19 +52,31 @@ func (cfg *Config) fields() []field {
 		{key: "prepare_timeout", set: duration(&cfg.PrepareTimeout)},
 		{key: "decision_timeout", set: duration(&cfg.DecisionTimeout)},
 		{key: "finish_timeout", set: duration(&cfg.FinishTimeout)},
+		{key: "read_consistency", set: oneOf(&cfg.ReadConsistency, gateway.ReadAtomic, gateway.ReadPerNode)},
+		{key: "snapshot_timeout", set: duration(&cfg.SnapshotTimeout)},
 		{key: "in_doubt_timeout", set: duration(&cfg.InDoubtTimeout)},
 		{key: "sweep_interval", set: duration(&cfg.SweepInterval)},
+		{key: "deadlock_timeout", set: duration(&cfg.DeadlockTimeout)},
 		{key: "retention", set: duration(&cfg.Retention)},
 		{key: "key_retention", set: duration(&cfg.KeyRetention)},
 		{key: "startup_timeout", set: duration(&cfg.StartupTimeout)},
 		{key: "max_connections", set: count(&cfg.MaxConnections, 1, 1_000_000)},
 		{key: "max_unauthenticated", set: count(&cfg.MaxUnauthenticated, 1, 1_000_000)},
 		{key: "max_message_size", set: size(&cfg.MaxMessageSize, 1<<10, 1<<30)},
+		{key: "max_statements", set: count(&cfg.MaxStatements, 1, 10_000_000)},
+		{key: "max_statement_bytes", set: size(&cfg.MaxStatementBytes, 1<<10, 1<<40)},
+		{key: "max_portals", set: count(&cfg.MaxPortals, 1, 10_000_000)},
+		{key: "max_portal_bytes", set: size(&cfg.MaxPortalBytes, 1<<10, 1<<40)},
 		{key: "write_timeout", set: duration(&cfg.WriteTimeout)},
 		{key: "drain_timeout", set: duration(&cfg.DrainTimeout)},
 		{key: "parser_cache", set: count(&cfg.ParserCache, 1, 10_000_000)},
 		{key: "log.level", set: oneOf(&cfg.Log.Level, "debug", "info", "warn", "error")},
 		{key: "log.format", set: oneOf(&cfg.Log.Format, "text", "json")},
+		{key: "log.slow_statement", set: durationOrOff(&cfg.Log.SlowStatement)},
+		{key: "log.slow_commit", set: durationOrOff(&cfg.Log.SlowCommit)},
+		{key: "log.statements", set: oneOf(&cfg.Log.Statements, string(gateway.TextNone), string(gateway.TextRedacted), string(gateway.TextFull))},
+		{key: "tracing.endpoint", set: text(&cfg.Tracing.Endpoint, validEndpoint)},
+		{key: "tracing.sample", set: share(&cfg.Tracing.Sample)},
 	}
 }
 
@@ -82,6 +105,17 @@ func oneOf(target *string, words ...string) func(string) error {
 		}
 		*target = s
 		return nil
+	}
+}
+
+// optional is oneOf with nothing as another word.
+func optional(target *string, words ...string) func(string) error {
+	return func(s string) error {
+		if s == "" {
+			*target = ""
+			return nil
+		}
+		return oneOf(target, words...)(s)
 	}
 }
 
@@ -163,6 +197,32 @@ func duration(target *time.Duration) func(string) error {
 	}
 }
 
+// durationOrOff is duration for what can be switched off.
+func durationOrOff(target *time.Duration) func(string) error {
+	return func(s string) error {
+		if s == "off" {
+			*target = 0
+			return nil
+		}
+		if err := duration(target)(s); err != nil {
+			return fmt.Errorf("%w; or off", err)
+		}
+		return nil
+	}
+}
+
+// share reads a part of a whole.
+func share(target *float64) func(string) error {
+	return func(s string) error {
+		f, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(f >= 0 && f <= 1) { // so that NaN is refused too
+			return fmt.Errorf("must be a number from 0 to 1, not %q", s)
+		}
+		*target = f
+		return nil
+	}
+}
+
 var sizeUnits = []struct {
 	suffix string
 	bytes  int
@@ -218,6 +278,23 @@ func validListen(s string) error {
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		return fmt.Errorf("must end in a port from 0 to 65535, not %q", s)
+	}
+	return nil
+}
+
+// validAdminListen takes an address, or nothing for none.
+func validAdminListen(s string) error {
+	if s == "" {
+		return nil
+	}
+	return validListen(s)
+}
+
+// validEndpoint takes the URL of a collector, or nothing for none.
+func validEndpoint(s string) error {
+	u, err := url.Parse(s)
+	if s != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return errors.New("must be a URL like http://collector:4318")
 	}
 	return nil
 }

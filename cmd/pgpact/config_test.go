@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,8 +51,8 @@ func TestExampleIsComplete(t *testing.T) {
 func TestFieldsCoverConfig(t *testing.T) {
 	var cfg Config
 	samples := map[string]string{
-		"auth": "trust", "listen": ":1", "log.level": "warn", "log.format": "json", "max_message_size": "2MiB",
-		"coordinator.url": "postgres://u@h/d", "buckets": "2", "database": "d", "name": "n", "users": "u",
+		"auth": "trust", "listen": ":1", "admin_listen": ":2", "log.level": "warn", "log.format": "json", "log.statements": "full", "max_message_size": "2MiB", "max_statement_bytes": "2MiB", "max_portal_bytes": "2MiB",
+		"coordinator.url": "postgres://u@h/d", "buckets": "2", "database": "d", "name": "n", "users": "u", "tracing.endpoint": "http://h", "tracing.sample": "0.5", "tls.min_version": "1.3", "roles": "client", "read_consistency": "atomic",
 	}
 	for _, f := range cfg.fields() {
 		text, ok := samples[f.key]
@@ -68,7 +69,7 @@ func TestFieldsCoverConfig(t *testing.T) {
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Name
-		if v.Type().Field(i).IsExported() && name != "Nodes" && v.Field(i).IsZero() {
+		if v.Type().Field(i).IsExported() && !slices.Contains([]string{"Nodes", "Rules", "Verifiers"}, name) && v.Field(i).IsZero() {
 			t.Errorf("no key sets Config.%s", name)
 		}
 	}
@@ -106,11 +107,45 @@ func TestConfigRefusals(t *testing.T) {
 		{"a value for a mapping", minimal + "log: debug\n",
 			[]string{"c.yaml:8:1: log: must be a mapping, with keys of its own on the lines below"}},
 		{"no value", minimal + "slots:\n", []string{"c.yaml:8:1: slots: has no value; leave the key out for the default"}},
-		{"auth", minimal + "auth: scram-sha-256\n", []string{`c.yaml:8:7: auth: must be trust, not "scram-sha-256"`}},
-		{"open to the world", minimal + "listen: 0.0.0.0:6432\n",
-			[]string{"c.yaml:8:9: auth: must be written when listen (0.0.0.0:6432) can be reached from other machines: " +
-				"`auth: trust` lets in everybody who can connect, under any name"}},
+		{"auth", minimal + "auth: password\n", []string{`c.yaml:8:7: auth: must be trust, scram-sha-256, cert or reject, not "password"`}},
+		{"open to the world without passwords", minimal + "listen: 0.0.0.0:6432\n",
+			[]string{"c.yaml:8:9: auth: scram-sha-256 (the default when listen can be reached from other machines) needs passwords: " +
+				"write verifiers, which `pgpact user NAME` makes, or auth_query"}},
+		{"certificates without authorities", minimal + "auth: cert\n",
+			[]string{"c.yaml:8:7: auth: client certificates need tls.client_ca: the authorities that they are judged by"}},
+		{"two ways to say it", minimal + "auth: trust\nrules:\n- {type: host, database: all, user: all, address: all, method: trust}\n",
+			[]string{"c.yaml:8:7: auth: cannot be written together with rules, which say it for each connection"}},
+		{"rules", minimal + "rules:\n- {type: tcp, database: all, user: all, address: all, method: trust}\n" +
+			"- {type: host, database: [], user: all, address: 10.0.0.1/8, method: md5}\n- {type: host, usr: x, method: reject}\n- all\n",
+			[]string{`c.yaml:9:10: rules[0].type: must be host, hostssl or hostnossl, not "tcp"`,
+				"c.yaml:10:26: rules[1].database: must be all, a name, or a list of names",
+				"c.yaml:10:50: rules[1].address: 10.0.0.1/8 has bits to the right of its mask: is 10.0.0.0/8 meant?",
+				`c.yaml:10:70: rules[1].method: must be trust, scram-sha-256, cert or reject, not "md5"`,
+				"c.yaml:11:16: rules[2].usr: unknown key; did you mean user?", "c.yaml:11:4: rules[2].database: is missing",
+				"c.yaml:11:4: rules[2].user: is missing", "c.yaml:11:4: rules[2].address: is missing",
+				"c.yaml:12:3: rules[3]: must have the keys type, database, user, address and method"}},
+		{"a rule for TLS without TLS", minimal + "rules:\n- {type: hostssl, database: all, user: all, address: all, method: trust}\n",
+			[]string{"c.yaml:9:4: rules[0]: hostssl needs tls.cert and tls.key: without them no connection is encrypted"}},
+		{"no list of rules", minimal + "rules: all\n", []string{"c.yaml:8:1: rules: must be a list: lines that begin with `- type: hostssl`"}},
+		{"a clear password", minimal + "verifiers:\n  alice: s3cret\n",
+			[]string{"c.yaml:9:10: verifiers.alice: is not a SCRAM-SHA-256 verifier, as `pgpact user NAME` makes them"}},
+		{"an md5 password", minimal + "verifiers:\n  alice: md5abc\n",
+			[]string{"c.yaml:9:10: verifiers.alice: is an md5 verifier, which is not supported: set the password again with password_encryption = scram-sha-256"}},
+		{"half of TLS", minimal + "tls:\n  cert: a.crt\n", []string{"c.yaml:9:9: tls.cert: needs tls.key as well"}},
+		{"the other half", minimal + "tls:\n  key: a.key\n", []string{"c.yaml:9:8: tls.key: needs tls.cert as well"}},
+		{"authorities alone", minimal + "tls:\n  client_ca: ca.crt\n",
+			[]string{"c.yaml:9:14: tls.client_ca: needs tls.cert and tls.key: clients show their certificates over TLS only"}},
+		{"old TLS", minimal + "tls:\n  min_version: 1.1\n", []string{`c.yaml:9:16: tls.min_version: must be 1.2 or 1.3, not "1.1"`}},
 		{"listen", minimal + "listen: 6432\n", []string{`c.yaml:8:9: listen: must be host:port like 127.0.0.1:6432, not "6432"`}},
+		{"admin listen", minimal + "admin_listen: 6480\n", []string{`c.yaml:8:15: admin_listen: must be host:port like 127.0.0.1:6432, not "6480"`}},
+		{"admin and clients", minimal + "admin_listen: 127.0.0.1:6432\n",
+			[]string{"c.yaml:8:15: admin_listen: is where clients are served (listen); it needs an address of its own"}},
+		{"slow", minimal + "log:\n  slow_commit: often\n",
+			[]string{`c.yaml:9:16: log.slow_commit: must be a duration like 500ms, 10s, 5m or 24h, not "often"; or off`}},
+		{"collector", minimal + "tracing:\n  endpoint: collector:4318\n",
+			[]string{"c.yaml:9:13: tracing.endpoint: must be a URL like http://collector:4318"}},
+		{"sample", minimal + "tracing:\n  sample: 10%\n", []string{`c.yaml:9:11: tracing.sample: must be a number from 0 to 1, not "10%"`}},
+		{"not a number to sample", minimal + "tracing:\n  sample: NaN\n", []string{`c.yaml:9:11: tracing.sample: must be a number from 0 to 1, not "NaN"`}},
 		{"in doubt", minimal + "in_doubt_timeout: 15s\n",
 			[]string{"c.yaml:8:19: in_doubt_timeout: must be longer than prepare_timeout and decision_timeout together (20s)"}},
 		{"key retention", minimal + "key_retention: 1h\n", []string{"c.yaml:8:16: key_retention: must be at least retention (24h0m0s)"}},
@@ -180,7 +215,7 @@ func TestEnvironment(t *testing.T) {
 	cfg, err := parseConfig("c.yaml", []byte(source), []string{
 		"DB_PASSWORD=p@ss /word", "PGPACT_SLOTS=3", "PGPACT_LOG_LEVEL=debug", "PGPACT_USERS=alice, bob",
 		"PGPACT_NODES_B_URL=postgres://other@10.0.0.1/x", "PGPACT_SLOT_TIMEOUT=250ms",
-		"PGPACT_TEST_ANYTHING=1", "PGPACT_IMAGE=x", "PGPACT_POSTGRES_IMAGE=x", "PGPACT_SERVICE_HOST=10.1.1.1",
+		"PGPACT_TEST_ANYTHING=1", "PGPACT_URL=postgres://u@h/d", "PGPACT_IMAGE=x", "PGPACT_POSTGRES_IMAGE=x", "PGPACT_SERVICE_HOST=10.1.1.1",
 		"PGPACT_PORT=tcp://10.1.1.1:6432", "PGPACT_PORT_6432_TCP_ADDR=10.1.1.1", "PATH=/bin",
 	})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -33,11 +32,12 @@ const (
 type demoOptions struct {
 	listen      string
 	nodes       int
+	gateways    int
 	data        string
 	accounts    int
 	postgresBin string
 	logLevel    string
-	crashAt     string
+	inject      faults
 	profile     string
 
 	nodesGiven bool // --nodes was written, not defaulted
@@ -58,6 +58,10 @@ happened to the last one. To start afresh, stop the demo and remove the director
 Postgres refuses to run as root. Root's demo runs it as the user postgres (or
 nobody), who must be able to pass every directory above; where he cannot pass the
 current one, /var/lib/pgpact-demo takes the place of ./pgpact-data.
+
+With --gateways N it is served by N gateways, each a process of its own, on the port
+of --listen and those behind it. All are equal: what one leaves unfinished when it is
+killed, the others finish.
 
 DIR/pgpact.yaml is a complete configuration for the other commands, with the
 address of every server; DIR/NAME.log is what server NAME has to say. PGPACT_
@@ -80,7 +84,7 @@ func newDemoCommand() *cobra.Command {
 			if err := opts.validate(); err != nil {
 				return &usageError{command: cmd.CommandPath(), err: err}
 			}
-			hook, err := crashHook(cmd, opts.crashAt)
+			hook, err := opts.inject.hook(cmd)
 			if err != nil {
 				return err
 			}
@@ -90,11 +94,12 @@ func newDemoCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:6432", "`ADDRESS` to serve clients on")
 	flags.IntVar(&opts.nodes, "nodes", 2, fmt.Sprintf("number of nodes, 1 to %d; fixed once the data directory is made", maxDemoNodes))
+	flags.IntVar(&opts.gateways, "gateways", 1, fmt.Sprintf("number of gateways, 1 to %d; several are processes of their own, on consecutive ports", maxDemoGateways))
 	flags.StringVar(&opts.data, "data", "", "`DIR`ectory for everything (default ./pgpact-data; see above for root)")
 	flags.IntVar(&opts.accounts, "accounts", 1000, "number of sample accounts beside the named ones, in a new directory")
 	flags.StringVar(&opts.postgresBin, "postgres-bin", "", "`DIR`ectory of the Postgres server programs (default: the newest found)")
 	flags.StringVar(&opts.logLevel, "log-level", "warn", "log from debug, info, warn or error on")
-	crashFlag(cmd, &opts.crashAt)
+	opts.inject.flags(cmd)
 	profileFlag(cmd, &opts.profile)
 	return cmd
 }
@@ -109,6 +114,8 @@ func (o *demoOptions) validate() error {
 			"`pgpact serve` with DIR/pgpact.yaml can do otherwise", o.listen)
 	case o.nodes < 1 || o.nodes > maxDemoNodes:
 		return fmt.Errorf("--nodes must be 1 to %d, not %d", maxDemoNodes, o.nodes)
+	case o.gateways < 1 || o.gateways > maxDemoGateways:
+		return fmt.Errorf("--gateways must be 1 to %d, not %d", maxDemoGateways, o.gateways)
 	case o.accounts < 0 || o.accounts > maxDemoAccounts:
 		return fmt.Errorf("--accounts must be 0 to %d, not %d", maxDemoAccounts, o.accounts)
 	}
@@ -129,11 +136,13 @@ func (o *demoOptions) run(ctx context.Context, hook func(string)) (err error) {
 		return fmt.Errorf("%w with --postgres-bin", err)
 	}
 	// First the port: who cannot have it need not wait for servers to start.
-	ln, err := net.Listen("tcp", o.listen)
+	addresses, ln, err := o.claimAddresses()
 	if err != nil {
-		return fmt.Errorf("%w; give another address with --listen", err)
+		return err
 	}
-	defer ln.Close()
+	if ln != nil {
+		defer ln.Close()
+	}
 	if o.data == "" {
 		o.data = defaultDemoDir()
 	}
@@ -143,7 +152,7 @@ func (o *demoOptions) run(ctx context.Context, hook func(string)) (err error) {
 	}
 	set, err := pgserver.OpenSet(asked, pgserver.SetConfig{
 		Dir: o.data, Binaries: binaries, Names: append([]string{demoCoordinator}, state.nodeNames()...),
-		Progress: func(line string) { o.say("%s", line) },
+		Settings: demoServerSettings, Progress: func(line string) { o.say("%s", line) },
 	})
 	if err != nil {
 		return interrupted(asked, err)
@@ -158,19 +167,22 @@ func (o *demoOptions) run(ctx context.Context, hook func(string)) (err error) {
 	if err := set.Start(asked); err != nil {
 		return interrupted(asked, err)
 	}
-	cfg, err := o.writeConfig(asked, set, ln.Addr().String())
+	cfg, err := o.writeConfig(asked, set, addresses[0])
 	if err != nil {
 		return interrupted(asked, err)
 	}
 	if err := o.fill(asked, cfg, set.Dir(), state); err != nil {
 		return interrupted(asked, err)
 	}
+	o.watch(asked, set)
+	if ln == nil {
+		return interrupted(asked, o.serveFleet(asked, hurried, cfg, set.Dir(), addresses))
+	}
 	s, err := startService(asked, cfg, newLogger(o.progress, cfg), hook)
 	if err != nil {
 		return interrupted(asked, err)
 	}
-	o.welcome(set.Dir(), ln.Addr().String(), s.cluster.owners)
-	o.watch(asked, set)
+	o.welcome(set.Dir(), addresses[0], s.cluster.owners)
 	return s.serve(asked, hurried, ln)
 }
 
@@ -202,8 +214,12 @@ func (o *demoOptions) watch(asked context.Context, set *pgserver.Set) {
 // welcome says how to connect and what to try.
 func (o *demoOptions) welcome(dir, address string, owners []string) {
 	url := fmt.Sprintf("postgres://%s@%s/%s", demoRole, address, demoDatabase)
-	fmt.Fprintf(o.out, `ready: %s
+	fmt.Fprintf(o.out, "ready: %s\n", url)
+	o.suggest(url, dir, owners)
+}
 
+func (o *demoOptions) suggest(url, dir string, owners []string) {
+	fmt.Fprintf(o.out, `
 Connect, in another terminal:
 
   psql %s
@@ -216,7 +232,7 @@ and try, statement by statement:
 
 %s
 The nodes' own addresses are in %s. Ctrl-C stops everything.
-`, url, url, whereabouts(owners), filepath.Join(dir, demoConfigName))
+`, url, whereabouts(owners), filepath.Join(dir, demoConfigName))
 }
 
 // defaultDemoDir is ./pgpact-data, unless we are root and the account that

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgpact/pgpact/gateway"
 	"github.com/pgpact/pgpact/internal/pgserver"
 )
 
@@ -138,7 +139,7 @@ coordinator:
   url: %s
 
 nodes:
-`, filepath.Join(set.Dir(), demoConfigName), listen, authTrust, set.Server(demoCoordinator).URL(demoRole, demoDatabase))
+`, filepath.Join(set.Dir(), demoConfigName), listen, gateway.Trust, set.Server(demoCoordinator).URL(demoRole, demoDatabase))
 	for _, server := range set.Servers() {
 		if server.Name() != demoCoordinator {
 			fmt.Fprintf(&b, "  - name: %s\n    url: %s\n", server.Name(), server.URL(demoRole, demoDatabase))

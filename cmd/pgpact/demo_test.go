@@ -123,7 +123,10 @@ func startDemo(t *testing.T, dir string, args ...string) *demoProcess {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			_, _ = d.stdout.Write([]byte(lines.Text() + "\n"))
 			if found := readyLine.FindStringSubmatch(lines.Text()); found != nil {
-				ready <- found[1]
+				select {
+				case ready <- found[1]:
+				default: // of further gateways
+				}
 			}
 		}
 		_ = d.cmd.Wait() // how it ended is in ProcessState

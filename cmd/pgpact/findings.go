@@ -29,7 +29,7 @@ func (s severity) String() string { return [...]string{"note", "warning", "error
 
 // finding is one thing that check has to say.
 type finding struct {
-	server   string // "coordinator", "node a" or "cluster"
+	server   string // "coordinator", "node a", "cluster" or "clients"
 	severity severity
 	text     string
 }
@@ -74,7 +74,9 @@ func (in *inspection) run(ctx context.Context) []finding {
 	defer in.close()
 	in.connectAll(ctx)
 
-	whole := &findings{server: "cluster"}
+	whole, door := &findings{server: "cluster"}, &findings{server: "clients"}
+	in.inspectTLS(door)
+	in.inspectRules(door)
 	in.inspectCoordinator(ctx, in.servers[0])
 	for _, s := range in.servers[1:] {
 		in.inspectNode(ctx, s)
@@ -89,7 +91,7 @@ func (in *inspection) run(ctx context.Context) []finding {
 	for _, s := range in.servers {
 		all = append(all, s.found...)
 	}
-	return append(all, whole.found...)
+	return append(append(all, whole.found...), door.found...)
 }
 
 func worst(all []finding) severity {
@@ -163,10 +165,12 @@ func (in *inspection) inspectCoordinator(ctx context.Context, s *server) {
 		return
 	}
 	s.inspectPrivileges(ctx, danger, []privilege{
-		{"pgpact.cluster", "SELECT"}, {"pgpact.buckets", "SELECT"}, {"pgpact.gate", "DELETE"},
+		{"pgpact.cluster", "SELECT"}, {"pgpact.login_secret", "SELECT"}, {"pgpact.buckets", "SELECT"}, {"pgpact.gate", "DELETE"},
 		{"pgpact.gateways", "SELECT, INSERT, UPDATE, DELETE"}, {"pgpact.nodes", "SELECT, INSERT, UPDATE"},
 		{"pgpact.transactions", "SELECT, INSERT, UPDATE, DELETE"},
+		{"pgpact.keys_whole", "SELECT, INSERT, UPDATE"}, {"pgpact.proven_keys", "SELECT, INSERT, DELETE"},
 	})
+	in.inspectAuthQuery(ctx, s)
 	c := &cluster{}
 	if err := s.conn.QueryRow(ctx, "SELECT id FROM pgpact.cluster").Scan(&c.id); err != nil {
 		s.add(danger, "pgpact.cluster cannot be read: %v", err)

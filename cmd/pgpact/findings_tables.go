@@ -35,6 +35,10 @@ func (in *inspection) inspectTables(ctx context.Context, f *findings) {
 	tables := catalog.Tables()
 	slices.SortFunc(tables, func(a, b *gateway.Table) int { return strings.Compare(a.String(), b.String()) })
 	for _, table := range tables {
+		if table.Reference {
+			in.inspectReference(ctx, table)
+			continue
+		}
 		key, err := table.ShardKey()
 		if err != nil {
 			// A view or a sequence is nobody's mistake, and a table that differs has
@@ -95,8 +99,37 @@ func (in *inspection) inspectTable(ctx context.Context, s *server, table *gatewa
 	}
 }
 
+// inspectReference compares the rows of a reference table, which are the same on
+// every node unless somebody has changed them there.
+func (in *inspection) inspectReference(ctx context.Context, table *gateway.Table) {
+	name := pgx.Identifier{table.Schema, table.Name}.Sanitize()
+	first, firstRows := "", ""
+	for _, s := range in.servers[1:] {
+		if s.conn == nil || worst(s.found) == danger {
+			continue
+		}
+		s.inspectPrivileges(ctx, warning, []privilege{{name, "SELECT, INSERT, UPDATE, DELETE"}})
+		var rows string
+		_, err := s.conn.Exec(ctx, gateway.ChecksumSettings)
+		if err == nil {
+			err = s.conn.QueryRow(ctx, table.ChecksumSQL()).Scan(&rows)
+		}
+		switch {
+		case err != nil && participant.SQLState(err) == "42501":
+			// The missing privilege has been said.
+		case err != nil:
+			s.add(warning, "reference table %s: rows cannot be compared: %s", table, serverMessage(err))
+		case first == "":
+			first, firstRows = s.name, rows
+		case rows != firstRows:
+			s.add(warning, "reference table %s is not the same on all nodes: %s here, %s on node %s; clients read any of them", table, rows, firstRows, first)
+		}
+	}
+}
+
 // inspectTransactions looks for transactions that recovery could not finish.
-// Those prepared on a node were named there; here are the decided ones.
+// Those prepared on a node were named there; here are the decided ones, and those
+// that are damaged or were forced.
 func (in *inspection) inspectTransactions(ctx context.Context, f *findings) {
 	if in.cluster == nil || worst(in.servers[0].found) == danger {
 		return
@@ -107,24 +140,35 @@ func (in *inspection) inspectTransactions(ctx context.Context, f *findings) {
 		return
 	}
 	for _, t := range list {
-		if t.Age >= in.inDoubtFor && len(t.Prepared) == 0 {
+		if t.KeyAgain != "" {
+			f.add(warning, "DAMAGE: transaction %s (%s): %s: what it did is done twice; undo one of them by hand, then delete its row from pgpact.proven_keys",
+				t.ID, t.Decision, t.KeyAgain)
+		}
+		switch {
+		case len(t.Damaged) > 0:
+			f.add(warning, "DAMAGE: transaction %s is decided (%s), and node %s contradicts it (%s): compare its rows by hand%s",
+				t.ID, t.Decision, strings.Join(t.Damaged, ", "), nodesOf(t), forcedNote(t))
+		case t.Forced != "":
+			f.add(warning, "transaction %s has an outcome that was forced (%s): it may be half done; compare its rows by hand%s", t.ID, t.Decision, forcedNote(t))
+		case t.Age >= in.inDoubtFor && len(t.Prepared) == 0:
 			f.add(warning, "transaction %s was decided (%s) %s ago and is still not applied everywhere; pgpact transactions says more",
 				t.ID, t.Decision, t.Age.Round(time.Second))
 		}
 	}
 }
 
-// listTransactions asks a coordinator that is never started: it looks, and
-// does nothing.
-func listTransactions(ctx context.Context, cfg *Config, clusterID string) ([]coordinator.TransactionInfo, error) {
-	nodes, err := openNodes(cfg, clusterID, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
+func forcedNote(t coordinator.TransactionInfo) string {
+	if t.Forced == "" {
+		return ""
 	}
-	defer closeNodes(nodes)
-	c, err := coordinator.New(coordinatorConfig(cfg, clusterID, nodes))
-	if err != nil {
-		return nil, err
-	}
-	return c.Transactions(ctx)
+	return " (" + t.Forced + ")"
+}
+
+// listTransactions asks a coordinator that is never started.
+func listTransactions(ctx context.Context, cfg *Config, clusterID string) (list []coordinator.TransactionInfo, err error) {
+	err = withCoordinator(cfg, clusterID, slog.New(slog.DiscardHandler), func(c *coordinator.Coordinator) (err error) {
+		list, err = c.Transactions(ctx)
+		return err
+	})
+	return list, err
 }

@@ -92,8 +92,8 @@ func TestFindings(t *testing.T) {
 			c.exec(t, "b", "INSERT INTO pgpact.goose_participant (version_id, is_applied) VALUES (99, true)")
 		}, []string{"node b: error: its schema is at version 99, and this program knows only ... migrated by a newer pgpact"}},
 		{"migration pending", func(t *testing.T, c *testCluster) {
-			c.exec(t, "b", "DELETE FROM pgpact.goose_participant WHERE version_id = 2")
-		}, []string{"node b: error: its schema is at version 1, and this program needs 2: run pgpact migrate ..."}},
+			c.exec(t, "b", "DELETE FROM pgpact.goose_participant WHERE version_id > 1")
+		}, []string{"node b: error: its schema is at version 1, and this program needs 3: run pgpact migrate ..."}},
 		{"privileges", func(t *testing.T, c *testCluster) {
 			c.exec(t, "a", "REVOKE SELECT, INSERT ON pgpact.branches FROM pgpact")
 			c.exec(t, "b", "REVOKE UPDATE ON accounts FROM pgpact")
@@ -105,6 +105,15 @@ func TestFindings(t *testing.T) {
 		{"tables that differ", func(t *testing.T, c *testCluster) {
 			c.exec(t, "a", "CREATE TABLE only_here (id int PRIMARY KEY)")
 		}, []string{"cluster: warning: ... only_here"}},
+		{"reference tables", func(t *testing.T, c *testCluster) {
+			for _, node := range []string{"a", "b"} {
+				for _, table := range []string{"alike", "unlike"} {
+					c.exec(t, node, "CREATE TABLE "+table+" (x text, at timestamptz, CONSTRAINT pgpact_reference CHECK (true)); GRANT ALL ON "+table+" TO pgpact")
+				}
+			}
+			c.exec(t, "a", "INSERT INTO alike VALUES ('x', 'epoch'), ('y', NULL); INSERT INTO unlike VALUES ('x'), ('y')")
+			c.exec(t, "b", "INSERT INTO alike VALUES ('y', NULL), ('x', '1970-01-01 00:00+00'); INSERT INTO unlike VALUES ('x'), ('z')")
+		}, []string{"node b: warning: reference table public.unlike is not the same on all nodes: 2 rows, checksum ... on node a; clients read any of them"}},
 		{"stray rows", func(t *testing.T, c *testCluster) {
 			// Each of the two is at home on one of the nodes at most.
 			c.exec(t, "a", "INSERT INTO accounts VALUES ('alice', 1), ('erin', 1), ('acct-00001', 1), ('acct-00002', 1)")
@@ -127,6 +136,14 @@ func TestFindings(t *testing.T) {
 			})
 		}, []string{"node a: warning: transaction pgpact/ ... has been in doubt for",
 			"node b: note: prepared transaction \"somebody's ... is not of this cluster"}},
+		{"damage", func(t *testing.T, c *testCluster) {
+			c.exec(t, "a", "INSERT INTO pgpact.branches VALUES (7, 1, '{a,b}')")
+			c.exec(t, "coordinator", "INSERT INTO pgpact.transactions (epoch, sequence, outcome, participants, role) VALUES (7, 1, 'committed', '{a,b}', 'x')")
+		}, []string{"cluster: warning: DAMAGE: transaction 7/1 is decided (committed), and node b contradicts it (a: committed, b: lost): ... by hand"}},
+		{"forced and long finished", func(t *testing.T, c *testCluster) {
+			c.exec(t, "coordinator", `INSERT INTO pgpact.transactions (epoch, sequence, outcome, participants, role, finished_at, heuristic)
+				VALUES (7, 2, 'aborted', '{}', 'x', now() - interval '1 year', 'aborted by force of me')`)
+		}, []string{"cluster: warning: transaction 7/2 has an outcome that was forced (aborted): ... (aborted by force of me)"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -278,10 +295,28 @@ func TestOperatorCommands(t *testing.T) {
 	gid := "pgpact/" + cl.id + "/7/1/b"
 	c.exec(t, "b", "SET ROLE pgpact; BEGIN; INSERT INTO accounts VALUES ('zoe', 1); PREPARE TRANSACTION '"+gid+"'")
 	t.Cleanup(func() { c.cleanup(c.super["b"], "ROLLBACK PREPARED '"+gid+"'") })
-	if out := command(0, "transactions"); !strings.Contains(out, "7/1") || !strings.Contains(out, "unknown") {
+	if out := command(0, "transactions"); !strings.Contains(out, "7/1") || !strings.Contains(out, "b: prepared") || !strings.Contains(out, "unknown") {
 		t.Errorf("transactions with one: %s", out)
 	}
-	if out := command(0, "transactions", "--json"); !strings.Contains(out, `"id": "7/1"`) || !strings.Contains(out, `"b"`) {
+	if out := command(0, "transactions", "--json"); !strings.Contains(out, `"id": "7/1"`) || !strings.Contains(out, `"b": "prepared"`) {
 		t.Errorf("transactions --json with one: %s", out)
+	}
+	for _, args := range [][]string{{"resolve"}, {"resolve", "7"}, {"resolve", "7/1", "--force"}, {"resolve", "7/1", "--commit", "--abort"}} {
+		command(exitUsage, args...)
+	}
+	command(exitFailure, "resolve", "pgpact/another/7/1/b", "--abort")
+	command(exitFailure, "resolve", gid, "--abort") // nobody knows the epoch
+	if out := command(0, "resolve", gid, "--abort", "--force"); !strings.Contains(out, "7/1: aborted") || !strings.Contains(out, "finished on node b") ||
+		!strings.Contains(out, "MAY BE BROKEN") {
+		t.Errorf("resolve --force: %s", out)
+	}
+	for range 2 {
+		if out := command(exitFailure, "check"); !strings.Contains(out, "7/1 has an outcome that was forced (aborted)") {
+			t.Errorf("check after a forced outcome: %s", out)
+		}
+		command(0, "resolve", "7/1") // there is nothing more to do, and it stays named
+	}
+	if out := command(0, "transactions"); !strings.Contains(out, "7/1 was forced: ") {
+		t.Errorf("transactions after a forced outcome: %s", out)
 	}
 }

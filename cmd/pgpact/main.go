@@ -6,9 +6,14 @@
 //	pgpact serve           a gateway for the servers of a configuration
 //	pgpact migrate         bring those servers to the schema pgpact needs
 //	pgpact check           say what is wrong with them
-//	pgpact transactions    list what is in doubt or unfinished
+//	pgpact transactions    list what is in doubt, unfinished, damaged or forced
+//	pgpact resolve         finish one of them by hand
 //	pgpact fault-points    list the moments at which a crash is tested
 //	pgpact config          show and check configurations
+//	pgpact man             write the manual pages
+//	pgpact user            make a user's password for the configuration
+//	pgpact transfer, credit, debit, balance, buy, load
+//	                       ordinary clients of gateways (client*.go)
 //
 // It holds no logic of the product (DESIGN section 2): what a transaction does
 // is decided in coordinator, what a statement means in gateway and sqlparse.
@@ -62,6 +67,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pgpact: run `%s --help` to see what there is\n", usage.command)
 		return exitUsage
 	}
+	if coded, ok := errors.AsType[*codedError](err); ok {
+		return coded.code
+	}
 	return exitFailure
 }
 
@@ -90,7 +98,8 @@ func newRootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate(versionText())
 	root.AddCommand(newDemoCommand(), newServeCommand(), newMigrateCommand(), newCheckCommand(),
-		newTransactionsCommand(), newFaultPointsCommand(), newConfigCommand(), newVersionCommand())
+		newTransactionsCommand(), newResolveCommand(), newFaultPointsCommand(), newConfigCommand(), newUserCommand(), newVersionCommand(),
+		newTransferCommand(), newCreditCommand(), newDebitCommand(), newBalanceCommand(), newBuyCommand(), newLoadCommand(), newManCommand())
 	markUsageErrors(root)
 	return root
 }

@@ -13,27 +13,44 @@ import (
 )
 
 func newMigrateCommand() *cobra.Command {
-	var path string
+	var path, admin string
+	var grant bool
 	cmd := &cobra.Command{
-		Use:   "migrate --config FILE",
+		Use:   "migrate --config FILE [--admin ROLE] [--grant]",
 		Short: "Bring the coordinator's database and every node to the schema pgpact needs",
 		Long: "Makes and updates the schema pgpact in the coordinator's database and on every\n" +
 			"node, and the tables accounts, stock and orders on every node; tells each node\n" +
 			"its name; places the buckets on the nodes the first time. Running it again does\n" +
 			"nothing. The role in the addresses needs CREATE on its databases (an owner has\n" +
-			"it) and is no superuser.",
+			"it) and is no superuser.\n\n" +
+			"With --admin another role does it (its password is taken from PGPASSWORD or the\n" +
+			"password file), and with --grant it gives the role in the addresses the least that a\n" +
+			"gateway needs: nothing is its own then. --grant also lets it act as the roles of the\n" +
+			"users in the configuration, and makes the function for auth_query. The scripts that it\n" +
+			"runs are in migrations/grants.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(cmd, path)
 			if err != nil {
 				return err
 			}
-			return migrate(cmd.Context(), cfg, newLogger(cmd.ErrOrStderr(), cfg), func(line string) {
-				fmt.Fprintln(cmd.OutOrStdout(), line)
-			})
+			if grant && admin == "" {
+				return &usageError{command: cmd.CommandPath(), err: errors.New("--grant needs --admin ROLE: a role cannot give itself privileges")}
+			}
+			say := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+			by := cfg
+			if admin != "" {
+				by = cfg.loggedInAs(admin)
+			}
+			if err := migrate(cmd.Context(), by, newLogger(cmd.ErrOrStderr(), cfg), say); err != nil || !grant {
+				return err
+			}
+			return grantAll(cmd.Context(), by, cfg, say)
 		},
 	}
 	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&admin, "admin", "", "`ROLE` to log in as, in place of the one in the addresses")
+	cmd.Flags().BoolVar(&grant, "grant", false, "give the role in the addresses what a gateway needs, and no more")
 	return cmd
 }
 

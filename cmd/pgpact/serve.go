@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 
@@ -10,18 +12,20 @@ import (
 )
 
 func newServeCommand() *cobra.Command {
-	var path, crashAt, profile string
+	var path, profile string
+	var inject faults
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve clients: one gateway for the servers of a configuration",
 		Long: "Serves clients until SIGINT or SIGTERM; then sessions may finish what they are\n" +
-			"doing, for drain_timeout, or until a second signal. Any number of gateways can\n" +
+			"doing, for drain_timeout, or until a second signal. SIGHUP has the configuration\n" +
+			"read again, and the log says what of it needs a restart. Any number of gateways can\n" +
 			"serve the same servers. It refuses to start on what `pgpact check` calls an error.\n\n" +
 			"When clients can connect it prints one line, ready: postgres://..., on standard\n" +
 			"output. The log goes to standard error.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			hook, err := crashHook(cmd, crashAt)
+			hook, err := inject.hook(cmd)
 			if err != nil {
 				return err
 			}
@@ -29,19 +33,22 @@ func newServeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return profiled(profile, func() error { return serve(cmd, cfg, hook) })
+			again := func() (*Config, error) { return readConfig(cmd, path) }
+			return profiled(profile, func() error { return serve(cmd, cfg, again, hook) })
 		},
 	}
 	configFlag(cmd, &path)
-	crashFlag(cmd, &crashAt)
+	inject.flags(cmd)
 	profileFlag(cmd, &profile)
 	return cmd
 }
 
-func serve(cmd *cobra.Command, cfg *Config, crash func(string)) error {
+func serve(cmd *cobra.Command, cfg *Config, again func() (*Config, error), crash func(string)) error {
 	asked, hurried, stop := untilSignal(cmd.Context())
 	defer stop()
-	s, err := startService(asked, cfg, newLogger(cmd.ErrOrStderr(), cfg), crash)
+	level := levelOf(cfg)
+	logger := newLeveledLogger(cmd.ErrOrStderr(), cfg, level)
+	s, err := startService(asked, cfg, logger, crash)
 	if err != nil {
 		return interrupted(asked, err)
 	}
@@ -50,8 +57,35 @@ func serve(cmd *cobra.Command, cfg *Config, crash func(string)) error {
 		s.stop(hurried)
 		return fmt.Errorf("listen: %w", err)
 	}
+	running := *cfg // what is in force is the reloader's own: others read cfg meanwhile
+	reloads := &reloader{running: &running, read: again, logger: logger, hooks: s.reloadHooks(level)}
+	defer reloads.run(asked)()
+	defer context.AfterFunc(asked, func() { notify(logger, notifyStopping) })()
+	notify(logger, notifyReady)
 	fmt.Fprintf(cmd.OutOrStdout(), "ready: %s\n", clientURL(cfg, ln.Addr().String()))
 	return s.serve(asked, hurried, ln)
+}
+
+// reloadHooks are what SIGHUP can change. Whoever adds a key that can be changed
+// while the gateway runs adds it here.
+func (s *service) reloadHooks(level *slog.LevelVar) []reloadHook {
+	return []reloadHook{
+		{keys: []string{"log.level"}, apply: func(next *Config) error {
+			level.Set(levelOf(next).Level())
+			return nil
+		}},
+		{keys: []string{"log.slow_statement", "log.slow_commit", "log.statements"}, apply: func(next *Config) error {
+			s.gateway.SetLogging(loggingOf(next))
+			return nil
+		}},
+		// The files are followed without it: this is for who does not want to wait.
+		{always: true, apply: func(*Config) error {
+			if s.certificates == nil {
+				return nil
+			}
+			return s.certificates.Reload()
+		}},
+	}
 }
 
 // clientURL is an address that a client on this machine can use: of a user and

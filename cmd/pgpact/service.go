@@ -11,6 +11,8 @@ import (
 
 	"github.com/pgpact/pgpact/coordinator"
 	"github.com/pgpact/pgpact/gateway"
+	"github.com/pgpact/pgpact/internal/metrics"
+	"github.com/pgpact/pgpact/internal/tracing"
 	"github.com/pgpact/pgpact/participant"
 	"github.com/pgpact/pgpact/sqlparse"
 )
@@ -22,7 +24,13 @@ type service struct {
 	nodes       []*participant.Node
 	coordinator *coordinator.Coordinator
 	gateway     *gateway.Gateway
-	logger      *slog.Logger
+	// certificates are what clients see; nil without TLS.
+	certificates *gateway.Certificates
+	metrics      *metrics.Metrics
+	admin        *adminServer    // nil without admin_listen
+	users        *userLookup     // nil without auth_query
+	traces       *tracing.Sender // nil without tracing.endpoint
+	logger       *slog.Logger
 }
 
 // coordinatorConfig is the coordinator's part of the configuration.
@@ -31,8 +39,9 @@ func coordinatorConfig(cfg *Config, clusterID string, nodes []*participant.Node)
 		Name: cfg.Name, DecisionURL: cfg.Coordinator.URL, ClusterID: clusterID, Nodes: nodes,
 		Slots: cfg.Slots, SlotTimeout: cfg.SlotTimeout, ConnectTimeout: cfg.ConnectTimeout,
 		PrepareTimeout: cfg.PrepareTimeout, DecisionTimeout: cfg.DecisionTimeout, FinishTimeout: cfg.FinishTimeout,
-		InDoubtTimeout: cfg.InDoubtTimeout, SweepInterval: cfg.SweepInterval,
-		Retention: cfg.Retention, KeyRetention: cfg.KeyRetention,
+		SnapshotTimeout: cfg.SnapshotTimeout, InDoubtTimeout: cfg.InDoubtTimeout, SweepInterval: cfg.SweepInterval,
+		DeadlockTimeout: cfg.DeadlockTimeout,
+		Retention:       cfg.Retention, KeyRetention: cfg.KeyRetention,
 	}
 }
 
@@ -51,7 +60,7 @@ func startService(ctx context.Context, cfg *Config, logger *slog.Logger, crash f
 		}
 		logger.Log(ctx, level, f.text, "server", f.server)
 	}
-	s := &service{cfg: cfg, logger: logger}
+	s := &service{cfg: cfg, logger: logger, metrics: metrics.New(cfg.nodeNames(), version, commit)}
 	if s.cluster, err = readCluster(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -64,14 +73,25 @@ func startService(ctx context.Context, cfg *Config, logger *slog.Logger, crash f
 		}
 	}()
 	config := coordinatorConfig(cfg, s.cluster.id, s.nodes)
-	config.Logger, config.FaultPoint = logger, crash
+	config.Logger, config.FaultPoint, config.Observer = logger, crash, s.metrics
 	if s.coordinator, err = coordinator.New(config); err != nil {
 		return nil, err
 	}
 	if err := s.coordinator.Start(ctx); err != nil {
 		return nil, err
 	}
+	if err = s.startTracing(ctx); err != nil {
+		s.coordinator.Stop(ctx)
+		return nil, err
+	}
 	if s.gateway, err = s.newGateway(ctx); err != nil {
+		s.stopTracing(ctx)
+		s.coordinator.Stop(ctx)
+		return nil, err
+	}
+	if err = s.startAdmin(); err != nil {
+		s.gateway.Close()
+		s.stopTracing(ctx)
 		s.coordinator.Stop(ctx)
 		return nil, err
 	}
@@ -113,7 +133,12 @@ func (s *service) stop(hurried context.Context) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(hurried), stopTimeout)
 	defer cancel()
 	s.coordinator.Stop(last)
+	s.stopTracing(last)
+	s.admin.stop() // until now it has told that the gateway is stopping
 	closeNodes(s.nodes)
+	if s.users != nil {
+		s.users.close()
+	}
 }
 
 // newGateway makes the clients' side.
@@ -122,13 +147,21 @@ func (s *service) newGateway(ctx context.Context) (*gateway.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.certificates, err = openCertificates(s.cfg, s.logger); err != nil {
+		return nil, err
+	}
 	return gateway.New(ctx, gateway.Config{
 		Coordinator: s.coordinator, Nodes: s.nodes, Placement: placement, Parser: sqlparse.NewParser(s.cfg.ParserCache),
+		ReadConsistency: s.cfg.ReadConsistency, MaxStatements: s.cfg.MaxStatements, MaxStatementBytes: s.cfg.MaxStatementBytes,
+		MaxPortals: s.cfg.MaxPortals, MaxPortalBytes: s.cfg.MaxPortalBytes,
 		Database: cmp.Or(s.cfg.Database, s.nodes[0].Database()), Users: s.cfg.Users, Logger: s.logger,
+		Observer: s.metrics, Logging: loggingOf(s.cfg), Tracer: s.tracer(),
+		Authentication: s.authentication(), ClientRoles: s.cfg.clientRoles(),
 		Front: gateway.FrontConfig{
 			StartupTimeout: s.cfg.StartupTimeout, MaxConnections: s.cfg.MaxConnections,
 			MaxUnauthenticated: s.cfg.MaxUnauthenticated, MaxMessageSize: s.cfg.MaxMessageSize,
 			WriteTimeout: s.cfg.WriteTimeout, DrainTimeout: s.cfg.DrainTimeout, Logger: s.logger,
+			Certificates: s.certificates,
 		},
 	})
 }

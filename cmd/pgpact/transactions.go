@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,13 +21,15 @@ func newTransactionsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "transactions --config FILE",
-		Short: "List transactions that are in doubt or unfinished, over all nodes",
+		Short: "List transactions that are in doubt, unfinished, damaged or forced, over all nodes",
 		Long: "Lists, the oldest first, the transactions that are prepared on some node (in\n" +
-			"doubt until their decision is known) and those that are decided and not applied\n" +
-			"everywhere yet (unfinished), with their age, the gateway that began them and\n" +
-			"whether it lives, and the decision. Transactions that are just committing are\n" +
-			"among them. Nothing is changed: gateways finish these by themselves. The exit\n" +
-			"code is 1 if not every node could be asked.",
+			"doubt until their decision is known), those that are decided and not applied\n" +
+			"everywhere yet (unfinished), those that a node contradicts (damaged: a failover\n" +
+			"lost something, or a person forced something) and those whose outcome was forced,\n" +
+			"with their age, what each participant shows, the decision, and the gateway that\n" +
+			"began them and whether it lives. Transactions that are just committing are among\n" +
+			"them. Nothing is changed: gateways finish these by themselves, and `pgpact resolve`\n" +
+			"does where they cannot. The exit code is 1 if not every node could be asked.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := readConfig(cmd, path)
@@ -54,6 +59,24 @@ func newTransactionsCommand() *cobra.Command {
 	return cmd
 }
 
+// withCoordinator hands out a coordinator that is never started: it looks, and
+// does only what it is told to.
+func withCoordinator(cfg *Config, clusterID string, logger *slog.Logger, do func(*coordinator.Coordinator) error) error {
+	nodes, err := openNodes(cfg, clusterID, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer closeNodes(nodes)
+	config := coordinatorConfig(cfg, clusterID, nodes)
+	config.Logger = logger
+	c, err := coordinator.New(config)
+	if err != nil {
+		return err
+	}
+	defer c.Stop(context.Background())
+	return do(c)
+}
+
 func writeTransactionsJSON(w io.Writer, list []coordinator.TransactionInfo) error {
 	if list == nil {
 		list = []coordinator.TransactionInfo{} // an array in any case
@@ -69,24 +92,44 @@ func writeTransactions(w io.Writer, list []coordinator.TransactionInfo) error {
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "TRANSACTION\tSTATE\tDECISION\tAGE\tPREPARED ON\tPARTICIPANTS\tGATEWAY")
+	fmt.Fprintln(table, "TRANSACTION\tSTATE\tDECISION\tAGE\tNODES\tGATEWAY")
 	for _, t := range list {
-		gateway := t.Gateway
+		gateway := t.Gateway + " (alive)"
 		switch {
-		case gateway == "":
+		case t.Gateway == "":
 			gateway = "unknown"
 		case !t.Alive:
-			gateway += " (gone)"
+			gateway = t.Gateway + " (gone)"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.State, t.Decision, t.Age.Round(time.Millisecond),
-			orDash(t.Prepared), orDash(t.Expected), gateway)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.State, t.Decision, t.Age.Round(time.Millisecond), nodesOf(t), gateway)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, t := range list {
+		var err error
+		if t.Forced != "" {
+			_, err = fmt.Fprintf(w, "%s was forced: %s\n", t.ID, t.Forced)
+		}
+		if t.KeyAgain != "" {
+			_, err = fmt.Fprintf(w, "%s: %s\n", t.ID, t.KeyAgain)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func orDash(names []string) string {
-	if len(names) == 0 {
+// nodesOf is what each participant shows, like "a: prepared, b: committed".
+func nodesOf(t coordinator.TransactionInfo) string {
+	parts := make([]string, 0, len(t.Nodes))
+	for name, state := range t.Nodes {
+		parts = append(parts, name+": "+state)
+	}
+	if len(parts) == 0 {
 		return "-"
 	}
-	return strings.Join(names, ",")
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
 }

@@ -3,6 +3,8 @@ package harness
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -27,15 +29,19 @@ const bound = 90 * time.Second
 type Options struct {
 	Nodes    []string          // default: a, b
 	Settings map[string]string // added to those of every server, and stronger
+	// SmallDisks puts the data and the WAL of every server, and what a fleet's gateways write, on small file systems of their own, for
+	// FillDisk. DisksWhy tells whether this machine can.
+	SmallDisks bool
 }
 
 // defaultSettings are those of a small production server, as far as pgpact cares. fsync stays on: pgpact refuses a decision database
 // without it, and rightly.
 func (o Options) settings() map[string]string {
 	settings := map[string]string{"max_prepared_transactions": "200", "max_connections": "300"}
-	for name, value := range o.Settings {
-		settings[name] = value
+	if o.SmallDisks {
+		maps.Copy(settings, smallWAL)
 	}
+	maps.Copy(settings, o.Settings)
 	return settings
 }
 
@@ -52,6 +58,7 @@ type Cluster struct {
 	mode    Mode
 	label   string // of its containers
 	servers []*Server
+	disks   bool
 }
 
 // NewCluster starts the servers side by side and removes them, with their data, when the test ends.
@@ -59,7 +66,10 @@ func NewCluster(t testing.TB, options Options) *Cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	cluster := &Cluster{mode: CurrentMode()}
+	cluster := &Cluster{mode: CurrentMode(), disks: options.SmallDisks}
+	if err := DisksWhy(); options.SmallDisks && err != nil {
+		t.Skipf("SKIPPED: disks cannot be filled here: %v", err)
+	}
 	if cluster.mode == Containers {
 		cluster.startContainers(ctx, t, options)
 	} else {
@@ -92,7 +102,8 @@ func (c *Cluster) Node(name string) *Server {
 
 // Server is one Postgres server that tests can break.
 type Server struct {
-	name string
+	name  string
+	disks map[DiskPart]disk // nil without Options.SmallDisks
 	machine
 }
 
@@ -103,9 +114,11 @@ type machine interface {
 	kill(ctx context.Context) error
 	start(ctx context.Context) error
 	stop(ctx context.Context) error
+	running(ctx context.Context) (bool, error)
 	pause(ctx context.Context, paused bool) error
 	connected(ctx context.Context, connected bool) error
 	log(ctx context.Context) string
+	run(ctx context.Context, user, script string) error
 }
 
 // Name is "coordinator" or the node's name.
@@ -215,11 +228,26 @@ func (s *Server) answers(within time.Duration) error {
 	})
 }
 
+// Log is all that the server has written to its log, over all its lives.
+func (s *Server) Log() string {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	return s.log(ctx)
+}
+
 // tail is the end of the server's log.
 func (s *Server) tail() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return lastLines(s.log(ctx), 60)
+}
+
+func hostOf(address string) string {
+	where, err := url.Parse(address)
+	if err != nil {
+		panic(err) // we have made it ourselves
+	}
+	return where.Host
 }
 
 func lastLines(text string, n int) string {

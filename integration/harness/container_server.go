@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/exec"
 	"github.com/testcontainers/testcontainers-go/modules/postgres"
 	tcnetwork "github.com/testcontainers/testcontainers-go/network"
 	"golang.org/x/sync/errgroup"
@@ -46,9 +47,17 @@ func (c *Cluster) startContainers(ctx context.Context, t testing.TB, options Opt
 		address := subnet.Addr().As4()
 		address[3] += byte(i) + 2
 		box := &box{engine: env.engine, network: bridge, address: netip.AddrFrom4(address)}
-		c.servers[i] = &Server{name: name, machine: box}
+		server := &Server{name: name, machine: box}
+		if options.SmallDisks {
+			server.disks = map[DiskPart]disk{}
+			for part, size := range diskSizes {
+				server.disks[part] = newDisk(t, size, postgresUser)
+			}
+			box.disks = server.disks
+		}
+		c.servers[i] = server
 		group.Go(func() error {
-			if err := box.run(groupCtx, t, img, name, labels, options.settings()); err != nil {
+			if err := box.create(groupCtx, t, img, name, labels, options.settings()); err != nil {
 				return fmt.Errorf("server %s: %w", name, err)
 			}
 			return box.prepare(groupCtx)
@@ -89,9 +98,10 @@ type box struct {
 	address   netip.Addr
 	port      string // on 127.0.0.1
 	id        string
+	disks     map[DiskPart]disk
 }
 
-func (b *box) run(ctx context.Context, t testing.TB, img, name string, labels map[string]string, settings map[string]string) error {
+func (b *box) create(ctx context.Context, t testing.TB, img, name string, labels map[string]string, settings map[string]string) error {
 	cmd := []string{"postgres"}
 	for key, value := range settings {
 		cmd = append(cmd, "-c", key+"="+value)
@@ -113,7 +123,11 @@ func (b *box) run(ctx context.Context, t testing.TB, img, name string, labels ma
 					endpoint.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: b.address}
 				}
 			}),
+			testcontainers.WithEnv(b.environment()),
 			testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
+				if b.disks != nil {
+					host.Binds = append(host.Binds, b.disks[Data].dir+":"+containerData, b.disks[WAL].dir+":"+containerWAL)
+				}
 				host.PortBindings = network.PortMap{
 					network.MustParsePort("5432/tcp"): {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: b.port}},
 				}
@@ -129,6 +143,14 @@ func (b *box) run(ctx context.Context, t testing.TB, img, name string, labels ma
 		}
 	}
 	return err
+}
+
+// environment is what the image's entry point is told.
+func (b *box) environment() map[string]string {
+	if b.disks == nil {
+		return nil
+	}
+	return map[string]string{"POSTGRES_INITDB_ARGS": "--waldir=" + containerWAL + " --wal-segsize=1"}
 }
 
 // prepare makes the role and the database. The superuser is used for nothing else.
@@ -196,6 +218,14 @@ func (b *box) stop(ctx context.Context) error {
 	return err
 }
 
+func (b *box) running(ctx context.Context) (bool, error) {
+	found, err := b.engine.ContainerInspect(ctx, b.id, client.ContainerInspectOptions{})
+	if err != nil {
+		return false, err
+	}
+	return found.Container.State.Running, nil
+}
+
 func (b *box) pause(ctx context.Context, paused bool) error {
 	var err error
 	if paused {
@@ -217,6 +247,15 @@ func (b *box) connected(ctx context.Context, connected bool) error {
 		_, err = b.engine.NetworkDisconnect(ctx, b.network.ID, client.NetworkDisconnectOptions{Container: b.id, Force: true})
 	}
 	return err
+}
+
+func (b *box) run(ctx context.Context, user, script string) error {
+	code, output, err := b.container.Exec(ctx, []string{"sh", "-c", script}, exec.WithUser(user), exec.Multiplexed())
+	if err != nil || code == 0 {
+		return err
+	}
+	text, _ := io.ReadAll(output)
+	return fmt.Errorf("exit status %d: %s", code, text)
 }
 
 func (b *box) log(ctx context.Context) string {

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
@@ -19,6 +20,7 @@ type Gateway struct {
 	stdout, stderr *capture
 	all            *capture
 	started        time.Time
+	quiet          bool // somebody else shows the log of a failed test
 
 	exited chan struct{} // closed when exit is set
 	exit   Exit
@@ -39,7 +41,10 @@ func (e Exit) String() string {
 
 // Start starts pgpact with these arguments. The process is killed when the test ends, if it still runs, and what it wrote is shown when the
 // test has failed.
-func Start(t testing.TB, args ...string) *Gateway {
+func Start(t testing.TB, args ...string) *Gateway { t.Helper(); return start(t, args, nil) }
+
+// start runs the process on a disk, if there is one: then its output goes there and not through us.
+func start(t testing.TB, args []string, on *disk) *Gateway {
 	t.Helper()
 	all := &capture{}
 	g := &Gateway{
@@ -47,8 +52,18 @@ func Start(t testing.TB, args ...string) *Gateway {
 		started: time.Now(), exited: make(chan struct{}),
 	}
 	g.cmd = exec.Command(Program(t), args...)
-	g.cmd.Stdout, g.cmd.Stderr = g.stdout, g.stderr
-	g.cmd.Dir = t.TempDir()
+	if on == nil {
+		g.cmd.Stdout, g.cmd.Stderr = g.stdout, g.stderr
+		g.cmd.Dir = t.TempDir()
+	} else {
+		file, err := os.CreateTemp(on.dir, "log-")
+		check(t, err)
+		defer file.Close() // the process has it open
+		all.file, g.stdout, g.stderr = file.Name(), all, all
+		g.cmd.Stdout, g.cmd.Stderr = file, file
+		g.cmd.Dir = on.dir
+		g.cmd.Env = append(os.Environ(), "TMPDIR="+on.dir)
+	}
 	// Children that inherited the output must not keep Wait from returning: demo's servers do when demo is killed.
 	g.cmd.WaitDelay = 5 * time.Second
 	endWithParent(g.cmd)
@@ -85,8 +100,10 @@ func (g *Gateway) cleanup(t testing.TB) {
 	select {
 	case <-g.exited:
 	default:
+		_ = g.cmd.Process.Signal(syscall.SIGCONT) // it may be paused
 		// A chance to end in order, because demo stops its servers then.
 		_ = g.cmd.Process.Signal(syscall.SIGTERM)
+		_ = g.cmd.Process.Signal(syscall.SIGCONT) // a frozen one would not hear it
 		select {
 		case <-g.exited:
 		case <-time.After(20 * time.Second):
@@ -95,9 +112,18 @@ func (g *Gateway) cleanup(t testing.TB) {
 			<-g.exited
 		}
 	}
-	if t.Failed() {
+	if t.Failed() && !g.quiet {
 		t.Logf("pgpact %s (started %s, %v) wrote:\n%s", strings.Join(g.args, " "), g.started.Format("15:04:05.000"), g.exit, lastLines(g.Log(), 200))
 	}
+}
+
+// epitaph is the whole log with how the process began and ended.
+func (g *Gateway) epitaph() string {
+	end := "runs"
+	if g.hasExited() {
+		end = g.exit.String()
+	}
+	return fmt.Sprintf("=== %s pgpact %s (%s)\n%s", g.started.Format("15:04:05.000"), strings.Join(g.args, " "), end, g.Log())
 }
 
 var readyLine = regexp.MustCompile(`ready: (postgres(?:ql)?://\S+)`)
@@ -105,8 +131,15 @@ var readyLine = regexp.MustCompile(`ready: (postgres(?:ql)?://\S+)`)
 // WaitReady waits for the line `ready: postgres://...` and returns the URL. It fails at once when the process ends instead.
 func (g *Gateway) WaitReady(t testing.TB) string {
 	t.Helper()
-	var url string
-	err := Poll(bound, func() error {
+	url, err := g.ready(bound)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, lastLines(g.Log(), 100))
+	}
+	return url
+}
+
+func (g *Gateway) ready(within time.Duration) (url string, err error) {
+	err = Poll(within, func() error {
 		if found := readyLine.FindStringSubmatch(g.Log()); found != nil {
 			url = found[1]
 			return nil
@@ -119,10 +152,7 @@ func (g *Gateway) WaitReady(t testing.TB) string {
 	if err == nil && url == "" {
 		err = fmt.Errorf("pgpact %v ended (%v) and was never ready", g.args, g.exit)
 	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, lastLines(g.Log(), 100))
-	}
-	return url
+	return url, err
 }
 
 func (g *Gateway) hasExited() bool {
@@ -163,6 +193,15 @@ func (g *Gateway) Stop(t testing.TB) Exit {
 	return g.Wait(t, bound)
 }
 
+// Quit ends the process with SIGQUIT and returns the stacks of all its goroutines, as the Go runtime writes them then.
+func (g *Gateway) Quit(t testing.TB) string {
+	t.Helper()
+	_ = g.cmd.Process.Signal(syscall.SIGQUIT)
+	g.Wait(t, bound)
+	_, dump, _ := strings.Cut(g.stderr.String(), "SIGQUIT: quit")
+	return dump
+}
+
 // PID is the process id.
 func (g *Gateway) PID() int { return g.cmd.Process.Pid }
 
@@ -174,6 +213,7 @@ type capture struct {
 	mu   sync.Mutex
 	text strings.Builder
 	next *capture
+	file string // where the text is instead
 }
 
 func (c *capture) Write(p []byte) (int, error) {
@@ -187,6 +227,13 @@ func (c *capture) Write(p []byte) (int, error) {
 }
 
 func (c *capture) String() string {
+	if c.file != "" {
+		text, err := os.ReadFile(c.file)
+		if err != nil {
+			return err.Error()
+		}
+		return string(text)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.text.String()

@@ -23,8 +23,35 @@ func (c *Cluster) startProcesses(t testing.TB, options Options) {
 		server := &Server{name: name, machine: &process{set: set, server: set.Server(name)}}
 		// A frozen server hears no shutdown: wake it before it is stopped. Cleanups run last one first.
 		t.Cleanup(func() { _ = server.pause(context.Background(), false) })
+		if options.SmallDisks {
+			server.moveToDisks(t, set.Server(name).DataDir())
+		}
 		c.servers = append(c.servers, server)
 	}
+}
+
+// moveToDisks moves the files of a process that has just been started.
+func (s *Server) moveToDisks(t testing.TB, data string) {
+	t.Helper()
+	s.Stop(t)
+	s.disks = map[DiskPart]disk{}
+	for _, place := range []struct {
+		part DiskPart
+		dir  string
+	}{{Data, data}, {WAL, filepath.Join(data, "pg_wal")}} {
+		d, err := moveToDisk(place.dir, diskSizes[place.part])
+		check(t, err)
+		s.disks[place.part] = d
+	}
+	t.Cleanup(func() { // before the set removes its directories, which it could not do with mounts among them
+		_ = s.stop(context.Background()) // its set would find it without files
+		for _, part := range []DiskPart{WAL, Data} {
+			if err := unmountDisk(s.disks[part].dir); err != nil {
+				t.Errorf("unmount %s: %v", s.disks[part].dir, err)
+			}
+		}
+	})
+	s.Start(t)
 }
 
 // process is a server that is a process of this machine.
@@ -45,6 +72,8 @@ func (p *process) direct(bool) string { return "" }
 func (p *process) kill(context.Context) error      { return p.server.Kill() }
 func (p *process) start(ctx context.Context) error { return p.server.Start(ctx) }
 func (p *process) stop(ctx context.Context) error  { return p.server.Stop(ctx) }
+
+func (p *process) running(context.Context) (bool, error) { return p.server.PID() != 0, nil }
 
 // pause stops the postmaster first and wakes it last, so that no backend is born in between and left out.
 func (p *process) pause(_ context.Context, paused bool) error {
@@ -105,4 +134,8 @@ func processStat(pid string) (state, parent string, ok bool) {
 		return "", "", false
 	}
 	return fields[0], fields[1], true
+}
+
+func (p *process) run(context.Context, string, string) error {
+	return errors.New("scripts in a server need containers")
 }

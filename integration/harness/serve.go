@@ -33,6 +33,12 @@ func DataDir(t testing.TB) string {
 // of its own. Lines are further keys of the file, like "slots: 8"; "name: ..." or "listen: ..." among them replaces the choice made here.
 func (c *Cluster) WriteConfig(t testing.TB, lines ...string) string {
 	t.Helper()
+	return c.writeConfig(t, (*Server).URL, lines)
+}
+
+// writeConfig writes a configuration in which the servers are where reach says.
+func (c *Cluster) writeConfig(t testing.TB, reach func(*Server) string, lines []string) string {
+	t.Helper()
 	var text strings.Builder
 	has := func(key string) bool {
 		for _, line := range lines {
@@ -55,9 +61,9 @@ func (c *Cluster) WriteConfig(t testing.TB, lines ...string) string {
 	for _, line := range lines {
 		text.WriteString(line + "\n")
 	}
-	fmt.Fprintf(&text, "coordinator:\n  url: %q\nnodes:\n", c.Coordinator().URL())
+	fmt.Fprintf(&text, "coordinator:\n  url: %q\nnodes:\n", reach(c.Coordinator()))
 	for _, node := range c.Nodes() {
-		fmt.Fprintf(&text, "  - name: %s\n    url: %q\n", node.Name(), node.URL())
+		fmt.Fprintf(&text, "  - name: %s\n    url: %q\n", node.Name(), reach(node))
 	}
 	path := filepath.Join(t.TempDir(), "pgpact.yaml")
 	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {

@@ -42,8 +42,9 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// sweep removes containers (with their volumes) and networks whose owner matches. It does what testcontainers' Ryuk would.
+// sweep removes containers (with their volumes), networks and mounts whose owner matches. It does what testcontainers' Ryuk would.
 func sweep(engine *client.Client, match func(owner string) bool) {
+	defer sweepDisks(match) // after the containers that use them
 	if engine == nil {
 		return
 	}

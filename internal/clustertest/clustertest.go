@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgpact/pgpact/internal/pgserver"
 	"github.com/pgpact/pgpact/internal/pgserver/pgservertest"
 	"github.com/pgpact/pgpact/migrations"
 	"github.com/pgpact/pgpact/participant"
@@ -112,6 +113,15 @@ type Cluster struct {
 	servers  *Servers
 	database string
 	names    []string
+	moved    map[string]string // by server: the standby that was promoted in its place
+}
+
+// server is the server of that name, or the standby that was promoted in its place.
+func (c *Cluster) server(name string) *pgserver.Server {
+	if promoted, ok := c.moved[name]; ok {
+		name = promoted
+	}
+	return c.servers.Server(name)
 }
 
 // Start makes a cluster with the number of nodes. Its nodes are closed when the test ends.
@@ -187,21 +197,21 @@ func (c *Cluster) Names() []string { return c.names }
 
 // URL connects as the owner to the cluster's database at the server: CoordinatorServer, "a", "b" ...
 func (c *Cluster) URL(server string) string {
-	return c.servers.Server(server).URL(pgservertest.Role, c.database)
+	return c.server(server).URL(pgservertest.Role, c.database)
 }
 
 // SuperURL connects to the same database as the superuser.
 func (c *Cluster) SuperURL(server string) string {
-	return c.servers.Server(server).SuperURL(c.database)
+	return c.server(server).SuperURL(c.database)
 }
 
 // Address is the server's host:port.
-func (c *Cluster) Address(server string) string { return c.servers.Server(server).Addr() }
+func (c *Cluster) Address(server string) string { return c.server(server).Addr() }
 
 // Kill ends a server with SIGKILL, for every cluster on it.
 func (c *Cluster) Kill(server string) {
 	c.tb.Helper()
-	if err := c.servers.Server(server).Kill(); err != nil {
+	if err := c.server(server).Kill(); err != nil {
 		c.tb.Fatal(err)
 	}
 }
@@ -209,7 +219,7 @@ func (c *Cluster) Kill(server string) {
 // Restart stops the server in good order and starts it again, on the same port.
 func (c *Cluster) Restart(server string) {
 	c.tb.Helper()
-	if err := c.servers.Server(server).Restart(context.Background()); err != nil {
+	if err := c.server(server).Restart(context.Background()); err != nil {
 		c.tb.Fatal(err)
 	}
 }
@@ -217,7 +227,7 @@ func (c *Cluster) Restart(server string) {
 // StartServer starts a server that was killed, on the same port. It is no error if it runs.
 func (c *Cluster) StartServer(server string) {
 	c.tb.Helper()
-	if err := c.servers.Server(server).Start(context.Background()); err != nil {
+	if err := c.server(server).Start(context.Background()); err != nil {
 		c.tb.Fatal(err)
 	}
 }

@@ -36,8 +36,11 @@ func readPostmaster(data string) postmasterFile {
 	return f
 }
 
-// readyAs says whether the file is this postmaster's and it accepts connections.
-func (f postmasterFile) readyAs(pid int) bool { return f.pid == pid && f.status == "ready" }
+// readyAs says whether the file is this postmaster's and it accepts connections: as a primary, or as a standby
+// that can be read from.
+func (f postmasterFile) readyAs(pid int) bool {
+	return f.pid == pid && (f.status == "ready" || f.status == "standby")
+}
 
 // clearLeftover ends what an earlier life of ours left running on the data directory. We hold the
 // directory's lock, so no other pgpact is using it. The leftover is replaced, never adopted: it is not our

@@ -102,6 +102,8 @@ func stopPostmaster(ctx context.Context, pid int, gone func() bool) bool {
 // of their own, so no signal to a process group would reach them.
 func killPostmaster(pid int, gone func() bool) bool {
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
+	// It may be in the middle of a fork, and goes on until the signal has reached it.
+	waitUntil(context.Background(), killBound, func() bool { return stopped(pid) || !alive(pid) })
 	family := children(pid)
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	killAll(family)

@@ -22,6 +22,12 @@ func alive(pid int) bool {
 	return ok && state != "Z" && state != "X"
 }
 
+// stopped says whether a SIGSTOP has taken effect.
+func stopped(pid int) bool {
+	_, state, ok := stat(pid)
+	return ok && state == "T"
+}
+
 // stat reads the parent and the state of a process.
 func stat(pid int) (parent int, state string, ok bool) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")

@@ -21,6 +21,12 @@ func alive(pid int) bool {
 	return err == nil && !strings.HasPrefix(strings.TrimSpace(state), "Z")
 }
 
+// stopped says whether a SIGSTOP has taken effect.
+func stopped(pid int) bool {
+	state, err := output("ps", "-o", "stat=", "-p", strconv.Itoa(pid))
+	return err == nil && strings.HasPrefix(strings.TrimSpace(state), "T")
+}
+
 // children lists the processes that pid started.
 func children(pid int) []int {
 	out, err := output("ps", "-A", "-o", "pid=,ppid=")

@@ -61,6 +61,9 @@ func NewReader(br *bufio.Reader, maxBody int) *Reader {
 	return &Reader{br: br, maxBody: maxBody}
 }
 
+// Limit changes the longest body that is accepted from the next frame on.
+func (r *Reader) Limit(maxBody int) { r.maxBody = maxBody }
+
 // Next returns the next frame. It returns io.EOF only between frames; a stream
 // that ends inside one gives io.ErrUnexpectedEOF.
 func (r *Reader) Next() (Frame, error) {

@@ -61,7 +61,8 @@ CREATE TABLE pgpact.transactions (
     epoch           bigint NOT NULL,
     sequence        bigint NOT NULL CHECK (sequence > 0),
     outcome         text NOT NULL CHECK (outcome IN ('committed', 'aborted')),
-    -- Names of the nodes with a writing branch. Empty if whoever wrote an abort did not know them.
+    -- Names of the nodes with a writing branch: those that changed rows, then those that only locked some. Empty if
+    -- whoever wrote an abort did not know them.
     participants    text[] NOT NULL,
     role            text NOT NULL,
     idempotency_key text CHECK (idempotency_key IS NULL OR outcome = 'committed'),

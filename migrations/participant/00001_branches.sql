@@ -32,7 +32,7 @@ CREATE TRIGGER node_is_fixed BEFORE UPDATE OR DELETE OR TRUNCATE ON pgpact.node
 CREATE TABLE pgpact.branches (
     epoch        bigint NOT NULL,
     sequence     bigint NOT NULL,
-    participants text[] NOT NULL,
+    participants text[] NOT NULL, -- those that changed rows, then those that only locked some
     PRIMARY KEY (epoch, sequence)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.01,

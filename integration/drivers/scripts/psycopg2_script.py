@@ -117,6 +117,12 @@ def _():
         cur.itersize = 10
         cur.execute("select order_id, quantity, amount from orders where customer = %s order by order_id", ("carol",))
         show(sum(r[1] for r in cur), cur.rowcount)
+    with conn.cursor("everybody") as cur:  # of all nodes
+        cur.itersize = 7
+        cur.execute("""select id from accounts where id >= 'd-' and id < 'e' order by id collate "C" desc""")
+        show(cur.fetchone())
+        cur.scroll(3)
+        show([r[0] for r in cur])
     with conn.cursor("scrolling", scrollable=True) as cur:
         cur.execute("select quantity from orders where customer = 'carol' order by order_id")
         show(cur.fetchmany(7), cur.fetchone())

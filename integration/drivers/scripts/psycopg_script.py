@@ -1,5 +1,6 @@
 """psycopg 3: libpq, extended protocol, parameters by the server, pipeline mode, binary where asked."""
 import asyncio
+import logging
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -7,6 +8,8 @@ from psycopg.types.json import Jsonb
 from common import *
 
 show("driver:", psycopg.__version__, "libpq", psycopg.pq.version())
+# A pipeline warns if its error has come before its end: how soon it comes is no matter of right and wrong.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 conn = psycopg.connect("")
 
 
@@ -157,6 +160,13 @@ def _():
         cur.itersize = 10
         cur.execute("select order_id, quantity, amount from orders where customer = %s order by order_id", ("carol",))
         show(sum(r[1] for r in cur))
+    for binary in (False, True):
+        with conn.cursor("everybody", binary=binary) as cur:  # of all nodes
+            cur.itersize = 7
+            cur.execute("""select id, length(id) from accounts where id >= 'd-' and id < 'e' order by id collate "C" desc""")
+            show(cur.fetchone())
+            cur.scroll(3)
+            show(list(cur))
     with conn.cursor("scrolling", scrollable=True, binary=True) as cur:
         cur.execute("select quantity from orders where customer = 'carol' order by order_id")
         show(cur.fetchmany(7), cur.fetchone())
