@@ -49,6 +49,8 @@ type Branch struct {
 	hiddenCloses int  // CloseComplete messages of our own still to come
 	shift        int  // characters that stand before the client's statement
 	failed       bool // an error has been received
+	simple       bool // it is a simple query
+	committed    bool // and, in autocommit, completed: the server commits first and says so then
 }
 
 // NewBranch takes a connection for a branch. opening are the statements that
@@ -112,11 +114,13 @@ func (b *Branch) AddOpening(sql string) { b.opening = append(b.opening, sql) }
 // begin starts an exchange.
 func (b *Branch) begin() {
 	b.hiddenTags, b.hiddenCloses, b.shift, b.failed = 0, 0, 0, false
+	b.simple, b.committed = false, false
 }
 
 // Query appends a simple query. The statement must be a single one.
 func (b *Branch) Query(sql string) {
 	b.begin()
+	b.simple = true
 	if !b.open && !b.autocommit {
 		prefix := strings.Join(b.opening, ";") + ";"
 		b.hiddenTags = len(b.opening)
@@ -242,6 +246,9 @@ func (b *Branch) Receive() (pgwire.Frame, error) {
 			}
 			return frame, nil
 		case 'E':
+			if b.committed && !fatal(frame) {
+				continue // a cancel or a timeout that came too late: see ReceiveCommit
+			}
 			b.failed = true
 			if b.shift > 0 || b.hiddenTags > 0 {
 				return b.shiftPosition(frame)
@@ -261,6 +268,7 @@ func (b *Branch) Receive() (pgwire.Frame, error) {
 				b.hiddenTags--
 				continue
 			}
+			b.committed = b.autocommit && b.simple
 			return frame, nil
 		default:
 			if b.hiddenTags > 0 { // ParseComplete, rows of a set_config, ...

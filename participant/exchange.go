@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgpact/pgpact/internal/pgwire"
 )
 
 // Exchanges of our own with a node: one simple query, everything of its answer.
@@ -125,4 +127,10 @@ func DecodeError(body []byte) (*pgconn.PgError, error) {
 		return nil, err
 	}
 	return pgconn.ErrorResponseToPgError(&msg), nil
+}
+
+// fatal tells whether an ErrorResponse ends the connection.
+func fatal(frame pgwire.Frame) bool {
+	pgErr, err := DecodeError(frame.Body())
+	return err != nil || pgErr.SeverityUnlocalized != "ERROR"
 }

@@ -75,19 +75,20 @@ func judgeFinish(a answer, commit bool) error {
 	if commit {
 		tag = tagCommitPrepared
 	}
+	done := a.lastTag() == tag // whatever error comes after it: see ReceiveCommit
 	switch {
+	case done && len(a.warnings) == 0:
+		return nil
+	case done:
+		return fmt.Errorf("%w: %s", ErrUnconfirmed, a.warnings[0].notice.Message)
 	case a.err != nil && a.err.Code == "42704":
 		return ErrGIDUnknown
 	case a.err != nil && a.err.Code == "55000":
 		return ErrBusy
 	case a.err != nil:
 		return a.err
-	case a.lastTag() != tag:
-		return fmt.Errorf("%s was answered %q", tag, a.lastTag())
-	case len(a.warnings) > 0:
-		return fmt.Errorf("%w: %s", ErrUnconfirmed, a.warnings[0].notice.Message)
 	}
-	return nil
+	return fmt.Errorf("%s was answered %q", tag, a.lastTag())
 }
 
 // PreparedBranch is one prepared transaction found on a node.

@@ -211,13 +211,24 @@ func (b *Branch) SendCommit() error {
 // ReceiveCommit reads the answer to SendCommit; at the deadline the COMMIT is
 // cancelled and, if that is not answered either, the connection given up. With
 // an error (a [*LostError]) the outcome at the node is not known.
+//
+// The tag COMMIT is a fact, whatever comes after it: a cancel or a timeout that
+// the server takes note of only then (with log_min_duration_statement it looks
+// once more after its line in the log) is an ErrorResponse behind the
+// CommandComplete of a transaction that has committed.
 func (b *Branch) ReceiveCommit(deadline time.Time) (CommitAnswer, error) {
 	a, err := b.conn.collectUntil(deadline)
-	if err != nil {
+	committed := a.lastTag() == tagCommit
+	if err != nil && !committed {
 		return CommitAnswer{}, err
 	}
-	b.open = b.conn.status != 'I'
-	result := CommitAnswer{Committed: a.err == nil && a.lastTag() == tagCommit && !b.open, Err: a.err}
+	result := CommitAnswer{Committed: committed}
+	if err == nil {
+		b.open = b.conn.status != 'I'
+	}
+	if !committed {
+		result.Err = a.err
+	}
 	for _, w := range a.warnings {
 		result.Notices = append(result.Notices, w.notice)
 	}

@@ -38,6 +38,11 @@ func voteCases() []voteCase {
 			c.tags(append(beforePrepare, "PREPARE TRANSACTION")...)
 			_ = c.ready('I')
 		}},
+		{name: "a cancel after the tag", prepared: true, state: "57014", answer: func(c *fakeConn) {
+			c.tags(append(beforePrepare, "PREPARE TRANSACTION")...)
+			c.fail("ERROR", "57014")
+			_ = c.ready('I')
+		}},
 		{name: "tag ROLLBACK", says: `"ROLLBACK"`, answer: func(c *fakeConn) {
 			c.tags(append(beforePrepare, "ROLLBACK")...)
 			_ = c.ready('I')
@@ -248,6 +253,11 @@ func finishCases() []finishCase {
 	}
 	return []finishCase{
 		{name: "done", done: true, answer: func(c *fakeConn) { c.tags("COMMIT PREPARED"); _ = c.ready('I') }},
+		{name: "a timeout after the tag", done: true, answer: func(c *fakeConn) {
+			c.tags("COMMIT PREPARED")
+			c.fail("ERROR", "57014")
+			_ = c.ready('I')
+		}},
 		{name: "unknown gid", want: participant.ErrGIDUnknown, answer: refused("42704")},
 		{name: "busy", want: participant.ErrBusy, answer: refused("55000")},
 		{name: "not the owner", state: "42501", answer: refused("42501")},
@@ -292,6 +302,81 @@ func TestFinish(t *testing.T) {
 			ctx, cancel := timeout(t, time.Second)
 			defer cancel()
 			check(t, node.CommitPrepared(ctx, newGID(node)))
+		})
+	}
+}
+
+// The tag of COMMIT is the outcome. A server takes note of a cancel or a timeout as late as after its line in the log.
+func TestCommitTag(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		answer    func(c *fakeConn)
+		committed bool
+		state     string
+		lost      bool
+	}{
+		{"committed", func(c *fakeConn) { c.tags("COMMIT"); _ = c.ready('I') }, true, "", false},
+		{"a cancel after the tag", func(c *fakeConn) { c.tags("COMMIT"); c.fail("ERROR", "57014"); _ = c.ready('I') }, true, "", false},
+		{"lost after the tag", func(c *fakeConn) { c.tags("COMMIT"); c.hangUp(nil) }, true, "", false},
+		{"a FATAL after the tag", func(c *fakeConn) { c.tags("COMMIT"); c.fail("FATAL", "57P01"); c.hangUp(nil) }, true, "", false},
+		{"a cancel instead of the tag", func(c *fakeConn) { c.fail("ERROR", "57014"); _ = c.ready('I') }, false, "57014", false},
+		{"rolled back", func(c *fakeConn) { c.tags("ROLLBACK"); _ = c.ready('I') }, false, "", false},
+		{"lost before the tag", func(c *fakeConn) { c.hangUp(nil) }, false, "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, node := startFake(t, test.answer)
+			b := newBranch(t, node, "BEGIN")
+			must(t, b, "UPDATE x")
+			if err := b.SendCommit(); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := b.ReceiveCommit(time.Now().Add(wait))
+			state := ""
+			if answer.Err != nil {
+				state = answer.Err.Code
+			}
+			if answer.Committed != test.committed || state != test.state || (err != nil) != test.lost {
+				t.Errorf("%+v, %v", answer, err)
+			}
+		})
+	}
+}
+
+// A statement in autocommit that is a simple query has committed when its tag comes; in a series it commits at Sync, and may fail there.
+func TestAutocommitTag(t *testing.T) {
+	late := func(c *fakeConn) {
+		c.tags("COMMIT PREPARED") // any statement with an answer from the script will do
+		c.fail("ERROR", "57014")
+		_ = c.ready('I')
+	}
+	for _, test := range []struct {
+		name    string
+		opening []string
+		refused bool
+	}{{"autocommit", nil, false}, {"block", []string{"BEGIN"}, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			_, node := startFake(t, late)
+			b := newBranch(t, node, test.opening...)
+			if test.refused {
+				must(t, b, "UPDATE x")
+			}
+			b.Query("COMMIT PREPARED 'x'")
+			if err := b.Send(); err != nil {
+				t.Fatal(err)
+			}
+			refused := false
+			for {
+				frame, err := b.Receive()
+				if frame.Type() == 'E' {
+					refused = true
+				}
+				if err != nil || frame.Type() == 'Z' {
+					break
+				}
+			}
+			if refused != test.refused {
+				t.Errorf("refused: %v", refused)
+			}
 		})
 	}
 }
