@@ -16,6 +16,7 @@ func TestCasesDisk(t *testing.T) {
 	r := newCaseRigOn(t, harness.Options{SmallDisks: true, Settings: checker.LogSettings()}, fmt.Sprintf("slots: %d", chaosSlots))
 	r.family(t, oneCase{"prepare", caseDiskPrepare}, oneCase{"commit prepared", caseDiskCommit}, oneCase{"rollback prepared", caseDiskRollback},
 		oneCase{"decision", caseDiskDecision}, oneCase{"decision server ends", caseDiskDecisionEnds}, oneCase{"gateway", caseDiskGateway})
+	harness.Eventually(t, settleBound, "decisions and branch records", r.d.recordsAgree) // transactions are marked finished after the client has its answer
 	for _, err := range append(checker.Log(readRecords(t, r.d)), leaks(t, r.d, r.fleet, r.d.open(t, "a", "leaks", 1))...) {
 		t.Error(err)
 	}

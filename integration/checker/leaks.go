@@ -35,7 +35,7 @@ func ServerLeaks(ctx context.Context, conn *pgx.Conn, role string, limit int) []
 
 var createdBy = regexp.MustCompile(`(?m)^created by (\S+)`)
 
-// Goroutines counts the goroutines of a dump, as SIGQUIT has a Go program write it, by the function that started them.
+// Goroutines counts the goroutines of a dump, as a Go program writes it, by the function that started them.
 func Goroutines(dump string) map[string]int {
 	counts := map[string]int{}
 	for _, found := range createdBy.FindAllStringSubmatch(dump, -1) {

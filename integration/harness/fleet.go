@@ -41,6 +41,7 @@ func NewFleet(t testing.TB, cluster *Cluster, n int, lines ...string) *Fleet {
 type Site struct {
 	name   string
 	config string
+	admin  string // where Goroutines asks
 	lanes  map[string]*Lane
 	disk   *disk // nil without Options.SmallDisks
 
@@ -52,7 +53,7 @@ type Site struct {
 
 func newSite(t testing.TB, cluster *Cluster, name string, lines []string) *Site {
 	t.Helper()
-	s := &Site{name: name, lanes: map[string]*Lane{}}
+	s := &Site{name: name, lanes: map[string]*Lane{}, admin: "127.0.0.1:" + FreePort(t)}
 	if cluster.disks {
 		d := newDisk(t, gatewayDisk, os.Getuid())
 		s.disk = &d
@@ -60,7 +61,7 @@ func newSite(t testing.TB, cluster *Cluster, name string, lines []string) *Site 
 	for _, server := range cluster.Servers() {
 		s.lanes[server.Name()] = newLane(t, name, server)
 	}
-	s.config = cluster.writeConfig(t, s.reach, append([]string{"name: " + name}, lines...))
+	s.config = cluster.writeConfig(t, s.reach, append([]string{"name: " + name, "admin_listen: " + s.admin}, lines...))
 	return s
 }
 
@@ -157,8 +158,8 @@ func (s *Site) signal(t testing.TB, signal syscall.Signal) {
 	}
 }
 
-// Quit ends the process with SIGQUIT and returns the stacks of all its goroutines.
-func (s *Site) Quit(t testing.TB) string { t.Helper(); return s.Gateway().Quit(t) }
+// Goroutines are the stacks of all goroutines of the process.
+func (s *Site) Goroutines() (string, error) { return Goroutines(s.admin) }
 
 // Log is what all processes of the site have written, each with how it ended.
 func (s *Site) Log() string {

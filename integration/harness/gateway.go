@@ -193,15 +193,6 @@ func (g *Gateway) Stop(t testing.TB) Exit {
 	return g.Wait(t, bound)
 }
 
-// Quit ends the process with SIGQUIT and returns the stacks of all its goroutines, as the Go runtime writes them then.
-func (g *Gateway) Quit(t testing.TB) string {
-	t.Helper()
-	_ = g.cmd.Process.Signal(syscall.SIGQUIT)
-	g.Wait(t, bound)
-	_, dump, _ := strings.Cut(g.stderr.String(), "SIGQUIT: quit")
-	return dump
-}
-
 // PID is the process id.
 func (g *Gateway) PID() int { return g.cmd.Process.Pid }
 

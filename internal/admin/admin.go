@@ -1,6 +1,7 @@
 // Package admin serves what people and machines want to see of a gateway, over
 // HTTP on an address of its own: /metrics for Prometheus, /livez and /readyz for
-// whoever starts and stops it, and a status page at /.
+// whoever starts and stops it, /goroutines for reports of one that hangs, and a
+// status page at /.
 //
 // It only shows: there is no request that changes anything. There is no
 // authentication either, for neither probes nor Prometheus bring any along by
@@ -68,6 +69,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status.json", s.status)
+	mux.HandleFunc("GET /goroutines", goroutines)
 	mux.HandleFunc("GET /{$}", page)
 	s.http = &http.Server{
 		Handler: guarded(mux), ReadHeaderTimeout: requestTimeout, ReadTimeout: requestTimeout,

@@ -277,6 +277,9 @@ func (w *watched) testReadiness() {
 			t.Errorf("/livez: %d %+v", code, h)
 		}
 	}
+	if code, stacks, _ := w.get("/goroutines"); code != 200 || !strings.Contains(stacks, "goroutine ") || !strings.Contains(stacks, "created by ") {
+		t.Errorf("/goroutines: %d %.200s", code, stacks)
+	}
 	w.cluster.Kill("b")
 	becomes("not ready without a majority of the nodes", "1 of 2 nodes answer, and a majority (2) is needed")
 	w.eventually(`pgpact_node_up{node="b"} 0`)

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgpact/pgpact/internal/clustertest"
 )
 
 // browserTimeout bounds one look at the page on a machine that is busy.
@@ -25,6 +28,11 @@ func (w *watched) testBrowser() {
 		if browser == "" {
 			t.Skip("SKIPPED: no chromium on this machine (Debian: apt-get install chromium); the status page has not been looked at")
 		}
+		clustertest.WaitFor(t, "a line to plot", 10*time.Second, func() bool {
+			var s Status
+			_, body, _ := w.get("/status.json")
+			return json.Unmarshal([]byte(body), &s) == nil && len(s.Samples) > 1
+		})
 		for _, as := range []struct {
 			theme, background string
 			width             int
