@@ -67,16 +67,22 @@ func newDetector(c *Coordinator) *detector {
 }
 
 func (d *detector) run(ctx context.Context) {
-	ticker := time.NewTicker(d.interval)
-	defer ticker.Stop()
+	timer := time.NewTimer(d.interval)
+	defer timer.Stop()
 	defer d.log.close()
 	d.connect(ctx)
+	soon := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			d.tick(ctx)
+		case <-timer.C:
+			// The second look at a cycle need not wait; one that comes to nothing is followed by a whole pause.
+			if soon = d.tick(ctx) && !soon; soon {
+				timer.Reset(d.interval / 10)
+			} else {
+				timer.Reset(d.interval)
+			}
 		}
 	}
 }
@@ -94,34 +100,38 @@ func (d *detector) connect(ctx context.Context) {
 	wg.Wait()
 }
 
-// tick looks once, if there is a reason to.
-func (d *detector) tick(ctx context.Context) {
+// tick looks once, if there is a reason to. It tells whether another look is
+// wanted soon: there are cycles that one look has seen.
+func (d *detector) tick(ctx context.Context) (soon bool) {
 	own := d.c.active.waiting()
 	overdue := d.overdue(own, time.Now())
 	if len(overdue) == 0 {
 		d.rest(ctx)
-		return
+		return false
 	}
 	looks := d.look(ctx, func(name string) bool { return overdue[name] != nil })
 	if !waitForLocks(overdue, looks) {
 		d.rest(ctx) // a long statement, or a slow client
-		return
+		return false
 	}
 	maps.Copy(looks, d.look(ctx, func(name string) bool { return overdue[name] == nil }))
 	looked := time.Now()
 	edges, preparing, prepared := edgesOf(looks)
 	mine, byName := d.own(own, looks)
 	others := d.log.exchange(ctx, d.c.epoch.Load().number, mine, d.stale())
-	g := &waitGraph{edges: confirmed(d.before, edges), preparing: preparing, prepared: prepared, txs: append(mine, others...)}
+	g := &waitGraph{edges: edges, preparing: preparing, prepared: prepared, txs: append(mine, others...)}
+	seen := len(findDeadlocks(g))
+	g.edges = confirmed(d.before, edges)
 	d.before = edges
 	maps.DeleteFunc(d.asked, func(_ *Transaction, at time.Time) bool { return time.Since(at) >= cancelAgain })
 	deadlocks := findDeadlocks(g)
 	if time.Since(looked) > actWithin {
-		return
+		return false
 	}
 	for i := range deadlocks {
 		d.resolve(&deadlocks[i], byName)
 	}
+	return seen > len(deadlocks)
 }
 
 // rest forgets the last look: nothing of ours waits.
