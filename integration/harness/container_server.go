@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/moby/moby/api/pkg/stdcopy"
@@ -128,6 +129,8 @@ func (b *box) create(ctx context.Context, t testing.TB, img, name string, labels
 				if b.disks != nil {
 					host.Binds = append(host.Binds, b.disks[Data].dir+":"+containerData, b.disks[WAL].dir+":"+containerWAL)
 				}
+				// The engine's default may be to throw old lines away: what is judged by its log would be judged by a part of it.
+				host.LogConfig = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "4g", "max-file": "2"}}
 				host.PortBindings = network.PortMap{
 					network.MustParsePort("5432/tcp"): {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: b.port}},
 				}
@@ -227,13 +230,21 @@ func (b *box) running(ctx context.Context) (bool, error) {
 }
 
 func (b *box) pause(ctx context.Context, paused bool) error {
-	var err error
-	if paused {
-		_, err = b.engine.ContainerPause(ctx, b.id, client.ContainerPauseOptions{})
-	} else {
-		_, err = b.engine.ContainerUnpause(ctx, b.id, client.ContainerUnpauseOptions{})
+	if !paused {
+		_, err := b.engine.ContainerUnpause(ctx, b.id, client.ContainerUnpauseOptions{})
+		return err
 	}
-	return err
+	for {
+		_, err := b.engine.ContainerPause(ctx, b.id, client.ContainerPauseOptions{})
+		if err == nil || !strings.Contains(err.Error(), "unable to freeze") {
+			return err
+		}
+		select { // a server that makes processes while the kernel collects them is not frozen: try again
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func (b *box) connected(ctx context.Context, connected bool) error {
