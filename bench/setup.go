@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -100,68 +96,19 @@ func (b *bench) startPlain(ctx context.Context, binaries pgserver.Binaries, name
 	return nil
 }
 
-var (
-	readyLine = regexp.MustCompile(`ready: (postgres(?:ql)?://\S+)`)
-	anyURL    = regexp.MustCompile(`postgres(?:ql)?://[^\s"']+`)
-)
+var anyURL = regexp.MustCompile(`postgres(?:ql)?://[^\s"']+`)
 
 // startDemo starts `pgpact demo` and learns its addresses: the gateway's from the ready line, the servers' from the configuration it writes.
 func (b *bench) startDemo(ctx context.Context, binaries pgserver.Binaries) error {
 	data := filepath.Join(b.dir, "demo")
-	demo := exec.Command(b.opts.binary, "demo", "--listen", "127.0.0.1:0", "--nodes", "2", "--data", data, "--accounts", "100")
-	// Away from the terminal's Ctrl-C: we stop it ourselves, after pgbench.
-	demo.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	demo.Env = append(os.Environ(), "PATH="+binaries.Dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-	output, err := os.Create(filepath.Join(b.dir, "demo.log"))
-	if err != nil {
+	// Not our context: it stops after pgbench, by tearDown.
+	demo := b.program(context.WithoutCancel(ctx), "demo", "--listen", "127.0.0.1:0", "--nodes", "2", "--data", data, "--accounts", "100")
+	demo.Env = append(demo.Env, "PATH="+binaries.Dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	var err error
+	if b.gateway, err = b.serve(ctx, demo); err != nil {
 		return err
 	}
-	reader, writer := io.Pipe()
-	demo.Stdout, demo.Stderr = io.MultiWriter(output, writer), output
-	if err := demo.Start(); err != nil {
-		return fmt.Errorf("%w (make build makes it)", err)
-	}
-	ended := make(chan struct{})
-	var how error
-	go func() {
-		how = demo.Wait()
-		writer.Close()
-		close(ended)
-	}()
-	b.stop = append(b.stop, func() error { return stopDemo(demo, ended) })
-
-	ready := make(chan string, 1)
-	go func() {
-		lines := bufio.NewScanner(reader)
-		for lines.Scan() {
-			if found := readyLine.FindStringSubmatch(lines.Text()); found != nil {
-				ready <- found[1]
-			}
-		}
-		_, _ = io.Copy(io.Discard, reader) // a line too long for the scanner must not block the demo
-	}()
-	select {
-	case b.gateway = <-ready:
-	case <-ended:
-		return fmt.Errorf("pgpact demo ended (%v):\n%s", how, readFile(output.Name()))
-	case <-time.After(2 * time.Minute):
-		return fmt.Errorf("pgpact demo is not ready:\n%s", readFile(output.Name()))
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	return b.findNodes(ctx, readFile(filepath.Join(data, "pgpact.yaml")))
-}
-
-func stopDemo(demo *exec.Cmd, ended <-chan struct{}) error {
-	_ = demo.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-ended:
-		return nil
-	case <-time.After(30 * time.Second):
-		_ = demo.Process.Kill()
-		<-ended
-		return errors.New("pgpact demo did not end on SIGTERM within 30 s and was killed")
-	}
 }
 
 // findNodes asks every server that the configuration names whether it is a node.
@@ -180,13 +127,18 @@ func (b *bench) findNodes(ctx context.Context, configuration string) error {
 		}
 		if isNode {
 			b.nodes = append(b.nodes, url)
-			b.super = append(b.super, strings.Replace(url, "://"+role+"@", "://"+pgserver.Superuser+"@", 1))
+			b.super = append(b.super, asRole(url, pgserver.Superuser))
 		}
 	}
 	if len(b.nodes) != 2 || b.coordinator == "" {
 		return fmt.Errorf("the demo's configuration names %d nodes, want 2, and coordinator %q", len(b.nodes), b.coordinator)
 	}
 	return nil
+}
+
+// asRole is a URL of the demo's own role with another one in its place.
+func asRole(url, other string) string {
+	return strings.Replace(url, "://"+role+"@", "://"+other+"@", 1)
 }
 
 // compareSettings refuses to compare servers that are not set alike. Names, ports and paths may differ, nothing that costs time.
@@ -244,12 +196,4 @@ func query(ctx context.Context, url string, do func(*pgx.Conn) error) error {
 	}
 	defer conn.Close(ctx)
 	return do(conn)
-}
-
-func readFile(path string) string {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
 }
