@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"regexp"
 	"strconv"
@@ -88,10 +89,114 @@ func TestRatioIsTheMedianOfRounds(t *testing.T) {
 		gateway: []sample{{tps: 50}, {tps: 10}, {tps: 90}},
 		plain:   []sample{{tps: 100}, {tps: 100}, {tps: 100}},
 	}
-	if got := median(c.ratios()); got != 0.5 {
+	if got := median(ratios(c.gateway, c.plain)); got != 0.5 {
 		t.Fatalf("ratio %v, want 0.5", got)
 	}
 	if got := median([]float64{4, 1, 3, 2}); got != 2.5 {
 		t.Fatalf("median of four %v, want 2.5", got)
+	}
+}
+
+// What is divided by one another is measured one right after the other, and the order turns.
+func TestSidesOfARound(t *testing.T) {
+	b := &bench{gateway: "gateway", plain: "plain"}
+	order := func(round int) string {
+		var urls []string
+		for _, side := range b.sides(&cell{}, round) {
+			urls = append(urls, side.url)
+		}
+		return strings.Join(urls, ", ")
+	}
+	for round, want := range []string{"gateway, plain", "plain, gateway", "gateway, plain"} {
+		if got := order(round); got != want {
+			t.Errorf("round %d: %s, want %s", round, got, want)
+		}
+	}
+	b.secured = &secured{gateway: "s. gateway", plain: "s. plain"}
+	for round, want := range []string{"plain, gateway, s. gateway, s. plain", "s. plain, s. gateway, gateway, plain"} {
+		if got := order(round); got != want {
+			t.Errorf("round %d with -secure: %s, want %s", round, got, want)
+		}
+	}
+}
+
+// The medians in the table are those of the rounds' ratios, not ratios of medians.
+func TestSecuredTable(t *testing.T) {
+	samples := func(tps ...float64) (all []sample) {
+		for _, v := range tps {
+			all = append(all, sample{tps: v})
+		}
+		return all
+	}
+	cells := []*cell{
+		{work: workload{kind: "select", protocol: "simple"}, clients: 16, plain: samples(100, 100, 200), gateway: samples(50, 40, 120),
+			securedPlain: samples(80, 80, 40), securedGateway: samples(20, 40, 30)},
+		{work: workload{kind: "update", protocol: "simple"}, clients: 16, failure: "boom"},
+	}
+	var out strings.Builder
+	(&bench{opts: options{rounds: 3, seconds: 5}}).printSecured(&out, cells)
+	var lines [][]string
+	for line := range strings.Lines(out.String()) {
+		if strings.HasPrefix(line, "|") {
+			fields := strings.Split(strings.Trim(line, "|\n"), "|")
+			for i := range fields {
+				fields[i] = strings.TrimSpace(fields[i])
+			}
+			lines = append(lines, fields)
+		}
+	}
+	if len(lines) != 4 || len(lines[0]) != len(lines[1]) || len(lines[0]) != len(lines[2]) {
+		t.Fatalf("no table of four lines with equally many fields:\n%s", out.String())
+	}
+	want := "select/simple 16 0.50 0.40..0.60 0.50 0.25..0.75 0.40 0.25..1.00 0.80 50 100 30 80"
+	if got := strings.Join(lines[2], " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := strings.Join(lines[3], " "); got != "update/simple 16 FAILED: boom" {
+		t.Errorf("a cell that failed: %s", got)
+	}
+}
+
+// The secured gateway has the demo's servers and nothing of its trust.
+func TestSecuredConfiguration(t *testing.T) {
+	const demo = `# Written by pgpact demo
+name: demo
+listen: 127.0.0.1:6432
+auth: trust
+
+coordinator:
+  url: postgres://pgpact@127.0.0.1:5001/pgpact?sslmode=disable
+
+nodes:
+  - name: a
+    url: postgres://pgpact@127.0.0.1:5002/pgpact?sslmode=disable
+`
+	text, err := (&secured{verifier: "SCRAM-SHA-256$4096:x"}).configuration(demo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{"trust", "demo", "6432", "://pgpact@"} {
+		if strings.Contains(text, gone) {
+			t.Errorf("%q is still in\n%s", gone, text)
+		}
+	}
+	for _, port := range []int{5001, 5002} {
+		if url := fmt.Sprintf("url: postgres://%s@127.0.0.1:%d/pgpact?sslmode=disable\n", leastRole, port); !strings.Contains(text, url) {
+			t.Errorf("no %s in\n%s", url, text)
+		}
+	}
+	if _, err := (&secured{}).configuration(strings.Replace(demo, "pgpact@", "somebody@", 1)); err == nil {
+		t.Error("an address with another role was taken")
+	}
+}
+
+func TestFlagsThatContradict(t *testing.T) {
+	for flags, fine := range map[string]bool{
+		"": true, "-secure": true, "-self-test": true, "-reads": true,
+		"-secure -self-test": false, "-secure -reads": false, "-reads -self-test": false,
+	} {
+		if _, err := parseOptions(strings.Fields(flags)); (err == nil) != fine {
+			t.Errorf("%q: %v", flags, err)
+		}
 	}
 }

@@ -7,6 +7,9 @@
 //
 // `-self-test` puts a second plain Postgres where the gateway would be: its ratios should all be 1, and how far they are from it is the
 // error of this bench on this machine.
+//
+// `-secure` measures two pairs in every round: beside the one above, in which everybody is trusted, a gateway as it should be run (secured.go)
+// and the same plain server reached in the same way.
 package main
 
 import (
@@ -31,6 +34,7 @@ type options struct {
 	binary    string
 	selfTest  bool
 	reads     bool
+	secure    bool
 }
 
 func main() {
@@ -58,14 +62,15 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&opts.binary, "pgpact", "bin/pgpact", "the program to measure")
 	flags.BoolVar(&opts.selfTest, "self-test", false, "measure a second plain Postgres instead of pgpact: all ratios should be 1")
 	flags.BoolVar(&opts.reads, "reads", false, "measure instead what readers of all balances cost, atomic against per_node")
+	flags.BoolVar(&opts.secure, "secure", false, "measure beside each pair a second one with SCRAM, TLS, a role of the client's own and a least-privilege gateway")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
 	if opts.accounts == 0 {
 		opts.accounts = map[bool]int{true: readsAccounts, false: 20_000}[opts.reads]
 	}
-	if opts.reads && opts.selfTest {
-		fmt.Fprintln(os.Stderr, "bench: -self-test has no gateway to read through, so it does not go with -reads")
+	if why := opts.contradiction(); why != "" {
+		fmt.Fprintln(os.Stderr, "bench:", why)
 		return opts, fmt.Errorf("bad flags")
 	}
 	for field := range strings.SplitSeq(clients, ",") {
@@ -81,6 +86,19 @@ func parseOptions(args []string) (options, error) {
 		return opts, fmt.Errorf("bad numbers")
 	}
 	return opts, nil
+}
+
+// contradiction says which flags do not go together; "" if all do.
+func (o options) contradiction() string {
+	switch {
+	case o.reads && o.selfTest:
+		return "-self-test has no gateway to read through, so it does not go with -reads"
+	case o.secure && o.selfTest:
+		return "-self-test has no gateway to secure, so it does not go with -secure"
+	case o.secure && o.reads:
+		return "-reads compares two ways of reading through one gateway, so it does not go with -secure"
+	}
+	return ""
 }
 
 func run(ctx context.Context, opts options) (err error) {
@@ -109,8 +127,12 @@ func run(ctx context.Context, opts options) (err error) {
 		return b.measureReads(ctx, os.Stdout)
 	}
 	cells := b.cells()
-	estimate := time.Duration(len(cells)*opts.rounds*2*(opts.seconds+1)) * time.Second
-	fmt.Fprintf(os.Stderr, "%d cells, %d rounds of %d s on each side: about %v\n", len(cells), opts.rounds, opts.seconds, estimate)
+	sides := 2
+	if opts.secure {
+		sides = 4
+	}
+	estimate := time.Duration(len(cells)*opts.rounds*sides*(opts.seconds+1)) * time.Second
+	fmt.Fprintf(os.Stderr, "%d cells, %d rounds of %d s on each of %d sides: about %v\n", len(cells), opts.rounds, opts.seconds, sides, estimate)
 	for round := range opts.rounds {
 		for _, cell := range cells {
 			if err := b.measure(ctx, cell, round); err != nil {
@@ -118,7 +140,11 @@ func run(ctx context.Context, opts options) (err error) {
 			}
 		}
 	}
-	b.printTable(os.Stdout, cells)
+	if opts.secure {
+		b.printSecured(os.Stdout, cells)
+	} else {
+		b.printTable(os.Stdout, cells)
+	}
 	for _, cell := range cells {
 		if cell.failure != "" {
 			return fmt.Errorf("%s with %d clients: %s", cell.work.name(), cell.clients, cell.failure)

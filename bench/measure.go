@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,8 +40,9 @@ type cell struct {
 	work    workload
 	clients int
 
-	gateway, plain []sample // one per round
-	failure        string   // the first one; the numbers are worth nothing then
+	gateway, plain               []sample // one per round
+	securedGateway, securedPlain []sample // with -secure, else none
+	failure                      string   // the first one; the numbers are worth nothing then
 }
 
 // sample is one run of pgbench.
@@ -80,7 +82,27 @@ func (b *bench) transfer() string {
 		last, choice("i", b.keys.from), last, choice("j", b.keys.to), transferScript)
 }
 
-// measure runs one cell on both sides, in turns first.
+// side is one of those that a cell is measured on, and where what was measured goes.
+type side struct {
+	url     string
+	samples *[]sample
+}
+
+// sides are those of a cell in a round. What is divided by one another is measured one right after the other: with -secure, each gateway beside
+// its plain Postgres, and the two gateways beside each other.
+func (b *bench) sides(c *cell, round int) []side {
+	sides := []side{{b.gateway, &c.gateway}, {b.plain, &c.plain}}
+	if b.secured != nil {
+		slices.Reverse(sides)
+		sides = append(sides, side{b.secured.gateway, &c.securedGateway}, side{b.secured.plain, &c.securedPlain})
+	}
+	if round%2 == 1 {
+		slices.Reverse(sides)
+	}
+	return sides
+}
+
+// measure runs one cell on all sides, in turns first.
 func (b *bench) measure(ctx context.Context, c *cell, round int) error {
 	if c.failure != "" {
 		return nil
@@ -89,15 +111,8 @@ func (b *bench) measure(ctx context.Context, c *cell, round int) error {
 	if err != nil {
 		return err
 	}
-	sides := []func() error{
-		func() error { return b.side(ctx, c, round, b.gateway, &c.gateway) },
-		func() error { return b.side(ctx, c, round, b.plain, &c.plain) },
-	}
-	if round%2 == 1 {
-		sides[0], sides[1] = sides[1], sides[0]
-	}
-	for _, side := range sides {
-		if err := side(); err != nil {
+	for _, side := range b.sides(c, round) {
+		if err := b.measureSide(ctx, c, round, side); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -106,9 +121,10 @@ func (b *bench) measure(ctx context.Context, c *cell, round int) error {
 			return nil
 		}
 	}
-	gateway, plain := c.gateway[len(c.gateway)-1].tps, c.plain[len(c.plain)-1].tps
-	fmt.Fprintf(os.Stderr, "round %d  %-17s %3d clients  %9.0f tps  plain %9.0f tps  ratio %.2f\n",
-		round+1, c.work.name(), c.clients, gateway, plain, gateway/plain)
+	fmt.Fprintf(os.Stderr, "round %d  %-17s %3d clients  %s\n", round+1, c.work.name(), c.clients, pairSoFar(c.gateway, c.plain))
+	if b.secured != nil {
+		fmt.Fprintf(os.Stderr, "%38s  %s\n", "secured", pairSoFar(c.securedGateway, c.securedPlain))
+	}
 	// Fast and wrong is worth nothing: what was moved from one node must have arrived at the other.
 	if c.work.kind == "transfer" {
 		if after, err := sum(ctx, b.nodes); err != nil {
@@ -120,8 +136,14 @@ func (b *bench) measure(ctx context.Context, c *cell, round int) error {
 	return nil
 }
 
-// side measures one side, from the same state: without the other side's checkpoint in its back, without dead rows of the cell before.
-func (b *bench) side(ctx context.Context, c *cell, round int, url string, samples *[]sample) error {
+// pairSoFar is the last round of a gateway and its plain Postgres.
+func pairSoFar(gateway, plain []sample) string {
+	g, p := gateway[len(gateway)-1].tps, plain[len(plain)-1].tps
+	return fmt.Sprintf("%9.0f tps  plain %9.0f tps  ratio %.2f", g, p, g/p)
+}
+
+// measureSide measures one side, from the same state: without the other side's checkpoint in its back, without dead rows of the cell before.
+func (b *bench) measureSide(ctx context.Context, c *cell, round int, side side) error {
 	for _, super := range b.super {
 		err := query(ctx, super, func(conn *pgx.Conn) error {
 			if _, err := conn.Exec(ctx, "vacuum public.bench_accounts"); err != nil {
@@ -143,7 +165,7 @@ func (b *bench) side(ctx context.Context, c *cell, round int, url string, sample
 	defer cancel()
 	command := exec.CommandContext(runCtx, b.pgbench, "--no-vacuum", "--file", script, "--protocol", c.work.protocol,
 		"--client", strconv.Itoa(c.clients), "--jobs", strconv.Itoa(min(2, c.clients)), "--time", strconv.Itoa(b.opts.seconds),
-		"--define", "accounts="+strconv.Itoa(b.opts.accounts), "--random-seed", strconv.Itoa(round+1), url)
+		"--define", "accounts="+strconv.Itoa(b.opts.accounts), "--random-seed", strconv.Itoa(round+1), side.url)
 	output, err := command.CombinedOutput()
 	if runCtx.Err() != nil && ctx.Err() == nil {
 		return fmt.Errorf("pgbench hung: %s", firstLine(string(output)))
@@ -155,7 +177,7 @@ func (b *bench) side(ctx context.Context, c *cell, round int, url string, sample
 	if err != nil {
 		return err
 	}
-	*samples = append(*samples, measured)
+	*side.samples = append(*side.samples, measured)
 	return nil
 }
 

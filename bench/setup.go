@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,8 @@ type bench struct {
 	// coordinator is the URL of pgpact's decision database; "" in a self-test.
 	coordinator string
 	super       []string // superuser URLs of all servers with rows, for checkpoints
+	demoConfig  string   // the text of the configuration that the demo writes
+	secured     *secured // the second pair; nil without -secure
 
 	keys pairs
 	stop []func() error // in reverse order
@@ -55,6 +58,11 @@ func setUp(ctx context.Context, dir string, opts options) (*bench, error) {
 	if opts.selfTest {
 		names = append(names, "standin")
 	}
+	if opts.secure {
+		if b.secured, err = b.newSecured(ctx); err != nil {
+			return b, err
+		}
+	}
 	if err := b.startPlain(ctx, binaries, names); err != nil {
 		return b, err
 	}
@@ -66,19 +74,31 @@ func setUp(ctx context.Context, dir string, opts options) (*bench, error) {
 	if err := b.compareSettings(ctx); err != nil {
 		return b, err
 	}
-	return b, b.fill(ctx)
+	if err := b.fill(ctx); err != nil || !opts.secure {
+		return b, err
+	}
+	return b, b.startSecured(ctx)
 }
 
 // demoSettings are what `pgpact demo` adds to the defaults of its servers, for several gateways. compareSettings fails when it is no longer so.
 var demoSettings = map[string]string{"max_prepared_transactions": "600", "max_connections": "600"}
 
-// startPlain starts servers with the very settings that `pgpact demo` starts its own with.
+// startPlain starts servers with the very settings that `pgpact demo` starts its own with; with -secure it also speaks TLS.
 func (b *bench) startPlain(ctx context.Context, binaries pgserver.Binaries, names []string) error {
-	set, err := pgserver.OpenSet(ctx, pgserver.SetConfig{Dir: filepath.Join(b.dir, "plain"), Binaries: binaries, Names: names, Settings: demoSettings})
+	settings := maps.Clone(demoSettings)
+	if b.secured != nil {
+		settings["ssl"] = "on"
+	}
+	set, err := pgserver.OpenSet(ctx, pgserver.SetConfig{Dir: filepath.Join(b.dir, "plain"), Binaries: binaries, Names: names, Settings: settings})
 	if err != nil {
 		return err
 	}
 	b.stop = append(b.stop, func() error { return set.Stop(context.Background()) })
+	if b.secured != nil {
+		if err := b.secured.guard(set.Server("plain").DataDir()); err != nil {
+			return err
+		}
+	}
 	if err := set.Start(ctx); err != nil {
 		return err
 	}
@@ -89,6 +109,9 @@ func (b *bench) startPlain(ctx context.Context, binaries pgserver.Binaries, name
 		b.super = append(b.super, server.SuperURL(database))
 	}
 	b.plain = set.Server("plain").URL(role, database)
+	if b.secured != nil {
+		b.secured.plain = b.secured.url(set.Server("plain").Addr())
+	}
 	if standIn := set.Server("standin"); standIn != nil {
 		b.gateway = standIn.URL(role, database)
 		b.nodes = []string{b.gateway}
@@ -108,7 +131,8 @@ func (b *bench) startDemo(ctx context.Context, binaries pgserver.Binaries) error
 	if b.gateway, err = b.serve(ctx, demo); err != nil {
 		return err
 	}
-	return b.findNodes(ctx, readFile(filepath.Join(data, "pgpact.yaml")))
+	b.demoConfig = readFile(filepath.Join(data, "pgpact.yaml"))
+	return b.findNodes(ctx, b.demoConfig)
 }
 
 // findNodes asks every server that the configuration names whether it is a node.
@@ -141,7 +165,8 @@ func asRole(url, other string) string {
 	return strings.Replace(url, "://"+role+"@", "://"+other+"@", 1)
 }
 
-// compareSettings refuses to compare servers that are not set alike. Names, ports and paths may differ, nothing that costs time.
+// compareSettings refuses to compare servers that are not set alike. Names, ports and paths may differ, nothing that costs time. With -secure
+// the plain server has ssl on, which costs those nothing who connect without, and the nodes, which only the gateways talk to, have not.
 func (b *bench) compareSettings(ctx context.Context) error {
 	read := func(url string) (map[string]string, error) {
 		settings := map[string]string{}
@@ -169,6 +194,9 @@ func (b *bench) compareSettings(ctx context.Context) error {
 			return err
 		}
 		for name, value := range want {
+			if name == "ssl" && b.secured != nil && value == "on" && have[name] == "off" {
+				continue
+			}
 			if have[name] != value {
 				return fmt.Errorf("the sides are not alike: %s is %q on the plain server and %q on a node", name, value, have[name])
 			}
