@@ -117,7 +117,8 @@ func TestCancelAsTooLate(t *testing.T) {
 		if _, err := receive(b); err != nil { // cancelled or not
 			t.Fatal(err)
 		}
-		if r, err := query(b, "SET statement_timeout=20;SELECT pg_sleep(1)"); err != nil || r.err == nil || r.err.Code != "57014" {
+		must(t, b, "SET statement_timeout=20")
+		if r, err := query(b, "SELECT pg_sleep(1)"); err != nil || r.err == nil || r.err.Code != "57014" {
 			t.Fatalf("%+v, %v", r.err, err)
 		}
 		must(t, b, "SET statement_timeout=0")
