@@ -49,6 +49,7 @@ type Site struct {
 	url     string
 	gateway *Gateway // the latest
 	before  strings.Builder
+	last    string // the whole log, of a test that has failed, once the disk is gone
 }
 
 func newSite(t testing.TB, cluster *Cluster, name string, lines []string) *Site {
@@ -57,6 +58,11 @@ func newSite(t testing.TB, cluster *Cluster, name string, lines []string) *Site 
 	if cluster.disks {
 		d := newDisk(t, gatewayDisk, os.Getuid())
 		s.disk = &d
+		t.Cleanup(func() { // the log is on the disk, and the evidence is written when that has gone
+			if t.Failed() {
+				s.last = s.Log()
+			}
+		})
 	}
 	for _, server := range cluster.Servers() {
 		s.lanes[server.Name()] = newLane(t, name, server)
@@ -165,6 +171,9 @@ func (s *Site) Goroutines() (string, error) { return Goroutines(s.admin) }
 func (s *Site) Log() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.last != "" {
+		return s.last
+	}
 	text := s.before.String()
 	if s.gateway != nil {
 		text += s.gateway.epitaph()
