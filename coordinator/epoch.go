@@ -83,14 +83,17 @@ func (c *Coordinator) holdEpoch(ctx context.Context, conn *logConn) {
 		c.epochHeld.Store(false)
 		conn.close()
 		c.cfg.Logger.Warn("the lock on this gateway's epoch is lost", "error", err)
-		for ctx.Err() == nil {
+		for failing := false; ctx.Err() == nil; {
 			next, err := c.beginEpoch(ctx)
 			if err == nil {
 				conn = next
 				c.nudge()
 				break
 			}
-			c.cfg.Logger.Warn("no new epoch yet", "error", err)
+			if !failing { // once for an outage, not once a second: operators read this log then
+				c.cfg.Logger.Warn("no new epoch yet", "error", err)
+			}
+			failing = true
 			pause(ctx, interval)
 		}
 	}

@@ -148,6 +148,9 @@ func TestQuestionsWithoutDecisionDatabase(t *testing.T) {
 	if _, err := g.AskOutcome(ctx, participant.ID{Epoch: 1, Sequence: 1}); !errors.Is(err, ErrDecisionUnreachable) {
 		t.Errorf("an outcome: %v", err)
 	}
+	if list, err := g.Transactions(ctx); list != nil || !errors.Is(err, ErrDecisionUnreachable) {
+		t.Errorf("what is in doubt: %v, %v", list, err)
+	}
 	gone, giveUp := context.WithCancel(ctx)
 	giveUp()
 	if _, _, err := g.AskKey(gone, "role", "key"); errors.Is(err, ErrDecisionUnreachable) || !errors.Is(err, context.Canceled) {

@@ -60,16 +60,16 @@ func (c *Coordinator) Transactions(ctx context.Context) ([]TransactionInfo, erro
 	// that afterwards neither holds it prepared nor, later still, shows its branch
 	// record has lost it. In another order that could be a matter of the moment.
 	if err := l.readDecided(ctx); err != nil {
-		return nil, err
+		return nil, unanswered(ctx, err)
 	}
 	again, err := l.c.log.usedAgain(ctx)
 	if err != nil {
-		return nil, err
+		return nil, unanswered(ctx, err)
 	}
 	l.nameUsedAgain(again)
 	l.listPrepared(ctx)
 	if err := l.lookAtRest(ctx); err != nil {
-		return nil, err
+		return nil, unanswered(ctx, err)
 	}
 	l.readRecords(ctx)
 	for id, info := range l.infos {

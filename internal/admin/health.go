@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ func judge(checks []Check) Health {
 				answering++
 			}
 		case !c.OK && health.OK:
-			health.OK, health.Reason = false, c.Name+": "+c.Reason
+			health.OK, health.Reason = false, c.Name+": "+strings.TrimPrefix(c.Reason, c.Name+": ")
 		}
 	}
 	if quorum := nodes/2 + 1; answering < quorum && health.OK {

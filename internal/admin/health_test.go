@@ -18,6 +18,7 @@ func TestJudge(t *testing.T) {
 		{"not the only node", []Check{log, down}, "0 of 1 nodes answer, and a majority (1) is needed"},
 		{"no decisions", []Check{noLog, up, up}, "decision database: refused"},
 		{"nothing", []Check{noLog, down, down}, "decision database: refused"},
+		{"a reason that names its check itself", []Check{{Name: "decision database", Needed: true, Reason: "decision database: refused"}, up}, "decision database: refused"},
 	} {
 		if h := judge(test.checks); h.OK != (test.reason == "") || h.Reason != test.reason {
 			t.Errorf("%s: %v %q, want %q", test.name, h.OK, h.Reason, test.reason)
