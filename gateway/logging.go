@@ -76,6 +76,16 @@ func (s *session) logSlowCommit(result coordinator.Result) {
 	s.gw.logger.Warn("slow commit", append(attributes, "slowest_node", t.Slowest)...)
 }
 
+// logUnknown logs that a client was told 08007, so that whoever looks into it finds
+// the transaction, or at least the node, without asking the client.
+func (s *session) logUnknown(e *unknownOutcome) {
+	attributes := []any{"session", s.client.pid, "user", s.client.startup["user"]}
+	if !e.id.IsZero() {
+		attributes = append(attributes, "transaction", e.id.String())
+	}
+	s.gw.logger.Warn("outcome unknown", append(attributes, "error", e.err)...)
+}
+
 // identify is how a log line names the session, and the transaction if it has a
 // name.
 func (s *session) identify() []any {

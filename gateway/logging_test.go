@@ -104,6 +104,30 @@ func TestSlowStatementsAndCommits(t *testing.T) {
 	}
 }
 
+func TestUnknownOutcomeIsLogged(t *testing.T) {
+	log := &logBuffer{}
+	s := startStack(t, stackOptions{config: func(c *Config) { c.Logger = slog.New(slog.NewJSONHandler(log, nil)) }})
+	keys := s.fill(t)
+	conn := s.client(t)
+	done := make(chan string)
+	go func() {
+		done <- run(t, conn, "UPDATE accounts SET balance = 4711 WHERE id = '"+keys[0][0]+"' AND pg_sleep(60) IS NOT NULL")
+	}()
+	s.await(t, "a", "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+	s.terminate(t, "a", "wait_event = 'PgSleep'")
+	if got := <-done; !strings.HasPrefix(got, "ERROR 08007 ") {
+		t.Fatalf("told %q", got)
+	}
+	lines := log.taken(t, "outcome unknown")
+	if len(lines) != 1 {
+		t.Fatalf("%d lines: %v", len(lines), lines)
+	}
+	reason, _ := lines[0]["error"].(string)
+	if lines[0]["session"] == nil || lines[0]["user"] == nil || lines[0]["transaction"] != nil || !strings.Contains(reason, `node "a"`) || strings.Contains(reason, "4711") {
+		t.Errorf("%v", lines[0])
+	}
+}
+
 func TestCutText(t *testing.T) {
 	if got := cutText("short"); got != "short" {
 		t.Errorf("%q", got)

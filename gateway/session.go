@@ -243,6 +243,9 @@ func (s *session) report(err error) {
 	} else if pgErr.Code == pgerrcode.ConnectionFailure {
 		s.gw.logger.Warn("statement failed", "session", s.client.pid, "error", err)
 	}
+	if unknown, ok := errors.AsType[*unknownOutcome](err); ok {
+		s.logUnknown(unknown) // also when its client has gone and hears nothing
+	}
 	s.hold, s.held = false, s.held[:0]
 	if s.ended == nil || err != s.ended { //nolint:errorlint // the very same
 		s.client.send(errorResponse(pgErr))

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -22,6 +23,7 @@ type server struct {
 	conn    *pgx.Conn // nil: err says why
 	err     error
 	facts   *serverFacts
+	behind  bool // its schema lacks migrations
 }
 
 // serverFacts is what a server says of itself.
@@ -154,6 +156,7 @@ func (s *server) inspectVersion(ctx context.Context, pending func(context.Contex
 		s.add(danger, "it was never migrated: run pgpact migrate")
 		return false
 	case current < target:
+		s.behind = true
 		s.add(danger, "its schema is at version %d, and this program needs %d: run pgpact migrate", current, target)
 	case current > target:
 		s.add(danger, "its schema is at version %d, and this program knows only %d: it was migrated by a newer pgpact; use that one", current, target)
@@ -172,6 +175,10 @@ func (s *server) inspectPrivileges(ctx context.Context, worth severity, needed [
 		for word := range strings.SplitSeq(p.words, ", ") {
 			var has bool
 			err := s.conn.QueryRow(ctx, "SELECT has_table_privilege($1::text, $2::text)", p.table, word).Scan(&has)
+			if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && s.behind && pgErr.Code == pgerrcode.UndefinedTable {
+				missing = nil
+				break // migrate makes the table, as has been said
+			}
 			if err != nil {
 				s.add(worth, "privileges on %s cannot be read: %s", p.table, serverMessage(err))
 				missing = nil

@@ -94,6 +94,10 @@ func TestFindings(t *testing.T) {
 		{"migration pending", func(t *testing.T, c *testCluster) {
 			c.exec(t, "b", "DELETE FROM pgpact.goose_participant WHERE version_id > 1")
 		}, []string{"node b: error: its schema is at version 1, and this program needs 3: run pgpact migrate ..."}},
+		{"migration pending that makes a table", func(t *testing.T, c *testCluster) {
+			c.exec(t, "coordinator", "DELETE FROM pgpact.goose_coordinator WHERE version_id > 6")
+			c.exec(t, "coordinator", "DROP TABLE pgpact.login_secret")
+		}, []string{"coordinator: error: its schema is at version 6, and this program needs 7: run pgpact migrate ..."}},
 		{"privileges", func(t *testing.T, c *testCluster) {
 			c.exec(t, "a", "REVOKE SELECT, INSERT ON pgpact.branches FROM pgpact")
 			c.exec(t, "b", "REVOKE UPDATE ON accounts FROM pgpact")
