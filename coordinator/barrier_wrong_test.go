@@ -159,10 +159,11 @@ func (b *bank) through(sql string) func(tx *Transaction) error {
 	}
 }
 
-// read reads until a sum is wrong or stop says so.
+// read reads until it is enough, at most for 90 s and as long as 200 ms for each sum of the long form.
 func (b *bank) read(instant func(tx *Transaction) error, enough func(reads, wrong int) bool) (reads, wrong int) {
 	b.t.Helper()
-	for began := time.Now(); !enough(reads, wrong) && time.Since(began) < 90*time.Second; {
+	bound := max(90*time.Second, time.Duration(barrierReads(b.t))*200*time.Millisecond)
+	for began := time.Now(); !enough(reads, wrong) && time.Since(began) < bound; {
 		total, err := b.sum(instant)
 		if errors.Is(err, errMeetsDecided) {
 			continue
@@ -178,7 +179,7 @@ func (b *bank) read(instant func(tx *Transaction) error, enough func(reads, wron
 }
 
 // barrierReads is how many sums the right form has to read: PGPACT_TEST_BARRIER_READS.
-func barrierReads(t *testing.T) int {
+func barrierReads(t testing.TB) int {
 	t.Helper()
 	text := os.Getenv("PGPACT_TEST_BARRIER_READS")
 	if text == "" {
