@@ -51,7 +51,7 @@ type barrierTimes struct {
 
 var defaultBarrierTimes = barrierTimes{
 	lock: 250 * time.Millisecond, whole: time.Second, list: 250 * time.Millisecond, drain: 100 * time.Millisecond,
-	restFactor: 4, restMost: 250 * time.Millisecond,
+	restFactor: 2, restMost: 250 * time.Millisecond,
 }
 
 // patient are the times of a window after one that was too short for somebody:
