@@ -25,8 +25,10 @@ const retryName = ownPrefix + "retry"
 const (
 	// maxAttempts counts the first one.
 	maxAttempts = 5
-	// firstRetryPause is the longest pause before the second attempt; it doubles.
-	// What is waited is random: who has met once must not meet again.
+	// firstRetryPause is the shortest pause before the second attempt, three times as
+	// long the longest; both double. What is waited is random: who has met once must
+	// not meet again. Those who had to wait for the victim go first: one that is back
+	// at once takes the row from under who is just waking up for it.
 	firstRetryPause = 10 * time.Millisecond
 )
 
@@ -82,7 +84,8 @@ func isRepeatable(err error) bool {
 // the client has cancelled, which is the error then, or when the time that a
 // statement may take would be over.
 func (s *session) pauseBefore(n int, began time.Time) (again bool, err error) {
-	pause := rand.N(firstRetryPause << (n - 1))
+	least := firstRetryPause << (n - 1)
+	pause := least + rand.N(2*least)
 	if limit := s.timeouts.statement; limit > 0 && time.Since(began)+pause >= limit {
 		return false, nil
 	}

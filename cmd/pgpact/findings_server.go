@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -175,7 +174,7 @@ func (s *server) inspectPrivileges(ctx context.Context, worth severity, needed [
 		for word := range strings.SplitSeq(p.words, ", ") {
 			var has bool
 			err := s.conn.QueryRow(ctx, "SELECT has_table_privilege($1::text, $2::text)", p.table, word).Scan(&has)
-			if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && s.behind && pgErr.Code == pgerrcode.UndefinedTable {
+			if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && s.behind && pgErr.Code == "42P01" {
 				missing = nil
 				break // migrate makes the table, as has been said
 			}
