@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -285,10 +286,16 @@ func (b *box) log(ctx context.Context) string {
 	return text.String()
 }
 
+// given are the ports that freePort has picked: nobody gets one a second time, for its owner may only be down for a moment.
+var given sync.Map
+
 // freePort picks below the range of outgoing connections: a port inside it can be taken by any client while its server is down.
 func freePort() (string, error) {
 	for range 1000 {
 		port := strconv.Itoa(15000 + rand.IntN(17000))
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
 		listener, err := net.Listen("tcp4", "127.0.0.1:"+port)
 		if err != nil {
 			continue
